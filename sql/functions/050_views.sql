@@ -1,0 +1,42 @@
+-- What people and programs read. Columns may be added at the end, never changed.
+
+create or replace view webhook.endpoints as
+select e.id, e.tenant, e.url, e.event_types, s.state, s.state_reason, s.rate, s.burst, s.max_in_flight,
+       e.timeout_seconds, s.circuit, e.created_at, s.in_flight, e.retry_seconds, e.headers,
+       case when s.not_before > now() then s.not_before end as not_before
+from webhook.endpoint as e join webhook.endpoint_sched as s on s.endpoint_id = e.id;
+
+create or replace view webhook.events as
+select e.id, e.tenant, e.event_type, e.created_at, e.content_type, e.payload, octet_length(e.payload) as payload_bytes
+from webhook.event as e;
+
+-- `held` is derived: its endpoint is paused or disabled, or an operator set it aside (run_at = infinity).
+create or replace view webhook.deliveries as
+select d.id, d.event_id, d.endpoint_id, e.tenant, v.event_type, d.state, d.attempts, d.next_attempt_at,
+       d.event_created_at as created_at, d.finished_at,
+       coalesce(d.last_status, t.status) as last_status, coalesce(d.last_error, t.error) as last_error
+from (
+    select p.id, p.event_id, p.endpoint_id, p.event_created_at,
+           case when s.state = 'enabled' and p.run_at < 'infinity' then 'pending' else 'held' end as state,
+           p.attempt as attempts, p.run_at as next_attempt_at, null::timestamptz as finished_at,
+           null::int as last_status, null::text as last_error, p.attempt > 0 as look
+    from webhook.pending as p join webhook.endpoint_sched as s using (endpoint_id)
+    union all
+    select i.id, i.event_id, i.endpoint_id, i.event_created_at, 'in_flight', i.attempt, null, null, null, null, i.attempt > 1
+    from webhook.inflight as i
+    union all
+    select f.id, f.event_id, f.endpoint_id, f.event_created_at, f.state, f.attempt, null, f.finished_at,
+           f.last_status, f.last_error, false
+    from webhook.finished as f
+) as d
+join webhook.endpoint as e on e.id = d.endpoint_id
+left join webhook.event as v on v.id = d.event_id and v.created_at = d.event_created_at
+left join lateral (
+    select a.status, case when a.outcome <> 'ok' then concat_ws(': ', a.outcome, a.error) end as error
+    from webhook.attempt as a where d.look and a.delivery_id = d.id order by a.attempt desc limit 1
+) as t on true;
+
+create or replace view webhook.attempts as
+select a.delivery_id, a.event_id, a.endpoint_id, a.attempt, a.started_at, a.duration_seconds, a.outcome, a.status,
+       a.response, a.error, a.worker
+from webhook.attempt as a;

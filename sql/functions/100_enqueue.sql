@@ -1,0 +1,169 @@
+-- Producers call these inside their own transaction. They append to event, pending and wake, and lock nothing that a
+-- worker or another producer waits for, except two callers with the same idempotency key.
+
+-- The subscription patterns that an event type matches: 'a.b.c' gives {*, a.b.c, a.*, a.b.*}.
+create or replace function webhook.patterns(event_type text) returns text[]
+language sql immutable strict parallel safe
+return (
+    select array['*', event_type] || coalesce(array_agg(array_to_string(parts[1:n], '.') || '.*'), '{}')
+    from (select string_to_array(event_type, '.') as parts) as split,
+         lateral generate_series(1, cardinality(parts) - 1) as n
+);
+
+-- Raises, with the cause and the next step, unless an event may be enqueued like this.
+create or replace function webhook.check_event(
+    event_type text, payload text, tenant text, idempotency_key text, deliver_at timestamptz, content_type text
+) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    bytes_max int;
+begin
+    if event_type is null or event_type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$' or length(event_type) > 255 then
+        raise exception 'webhook.enqueue: event type % is not valid', coalesce(quote_literal(left(event_type, 80)), 'null')
+            using errcode = 'invalid_parameter_value',
+                  hint = 'Use up to 255 letters, digits, "_" or "-", in parts joined by dots, like order.created.';
+    end if;
+    if payload is null then
+        raise exception 'webhook.enqueue: the payload is null'
+            using errcode = 'null_value_not_allowed', hint = 'An empty payload is the empty string.';
+    end if;
+    select m.payload_bytes_max into bytes_max from webhook.meta as m;
+    if octet_length(payload) > bytes_max then
+        raise exception 'webhook.enqueue: the payload has % bytes, the limit is %', octet_length(payload), bytes_max
+            using errcode = 'program_limit_exceeded',
+                  hint = 'Send a link to the data instead, or raise webhook.meta.payload_bytes_max.';
+    end if;
+    if tenant is null or octet_length(tenant) > 255 then
+        raise exception 'webhook.enqueue: the tenant is null or longer than 255 bytes'
+            using errcode = 'invalid_parameter_value', hint = 'No tenant is the empty string.';
+    end if;
+    if idempotency_key is not null and octet_length(idempotency_key) not between 1 and 255 then
+        raise exception 'webhook.enqueue: an idempotency key has 1 to 255 bytes, this one has %', octet_length(idempotency_key)
+            using errcode = 'invalid_parameter_value', hint = 'No key is null.';
+    end if;
+    if deliver_at is null or not isfinite(deliver_at) then
+        raise exception 'webhook.enqueue: deliver_at is null or infinite'
+            using errcode = 'invalid_parameter_value', hint = 'Leave it out to deliver at once.';
+    end if;
+    if content_type is null or content_type !~ '^[!-~]+( [!-~]+)*$' or length(content_type) > 255 then
+        raise exception 'webhook.enqueue: the content type is not a header value of 1 to 255 printable ASCII characters'
+            using errcode = 'invalid_parameter_value', hint = 'Leave it out for application/json.';
+    end if;
+end
+$$;
+
+create or replace function webhook.enqueue(
+    event_type text, payload text, tenant text default '', idempotency_key text default null,
+    deliver_at timestamptz default now(), content_type text default 'application/json'
+) returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    new_id bigint;
+    first_id bigint;
+begin
+    perform webhook.check_event(event_type, payload, tenant, idempotency_key, deliver_at, content_type);
+    new_id := nextval('webhook.event_id');
+    if idempotency_key is not null then
+        insert into webhook.idempotency_key values (tenant, idempotency_key, new_id, now()) on conflict do nothing;
+        if not found then
+            select k.event_id into strict first_id from webhook.idempotency_key as k
+            where k.tenant = enqueue.tenant and k.key = enqueue.idempotency_key;
+            return first_id;
+        end if;
+    end if;
+    insert into webhook.event (id, created_at, tenant, event_type, content_type, payload)
+    values (new_id, now(), tenant, event_type, content_type, payload);
+    with target as (
+        select distinct s.endpoint_id from webhook.subscription as s
+        where s.tenant = enqueue.tenant and s.pattern = any (webhook.patterns(enqueue.event_type))
+    ), queued as (
+        insert into webhook.pending (id, endpoint_id, run_at, event_id, event_created_at, payload_bytes)
+        select nextval('webhook.delivery_id'), t.endpoint_id, deliver_at, new_id, now(), octet_length(payload)
+        from target as t
+        returning pending.endpoint_id
+    )
+    insert into webhook.wake (endpoint_id, run_at) select q.endpoint_id, deliver_at from queued as q;
+    return new_id;
+end
+$$;
+
+create or replace function webhook.enqueue(
+    event_type text, payload json, tenant text default '', idempotency_key text default null,
+    deliver_at timestamptz default now(), content_type text default 'application/json'
+) returns bigint
+language sql
+return webhook.enqueue(event_type, payload::text, tenant, idempotency_key, deliver_at, content_type);
+
+create or replace function webhook.enqueue(
+    event_type text, payload jsonb, tenant text default '', idempotency_key text default null,
+    deliver_at timestamptz default now(), content_type text default 'application/json'
+) returns bigint
+language sql
+return webhook.enqueue(event_type, payload::text, tenant, idempotency_key, deliver_at, content_type);
+
+-- Thousands of events in one statement. Ids come back in input order; an event whose key was used before, earlier in
+-- this call or by anybody else, gives the first event's id.
+create or replace function webhook.enqueue_many(
+    event_types text[], payloads text[], tenant text default '', idempotency_keys text[] default null,
+    deliver_at timestamptz default now(), content_type text default 'application/json'
+) returns setof bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    drawn_ids bigint[];
+    event_ids bigint[];
+begin
+    if event_types is null or payloads is null or cardinality(event_types) <> cardinality(payloads)
+       or cardinality(idempotency_keys) <> cardinality(event_types) then
+        raise exception 'webhook.enqueue_many: % event types, % payloads, % idempotency keys',
+            coalesce(cardinality(event_types)::text, 'null'), coalesce(cardinality(payloads)::text, 'null'),
+            coalesce(cardinality(idempotency_keys)::text, 'no')
+            using errcode = 'invalid_parameter_value', hint = 'Give arrays of one length.';
+    end if;
+    perform webhook.check_event(i.event_type, i.payload, tenant, i.key, deliver_at, content_type)
+    from unnest(event_types, payloads, idempotency_keys) as i (event_type, payload, key);
+
+    select array_agg(nextval('webhook.event_id') order by n) into drawn_ids
+    from generate_series(1, cardinality(event_types)) as n;
+    event_ids := drawn_ids;
+
+    if idempotency_keys is not null then
+        -- In key order, so that two producers with overlapping keys wait for each other instead of deadlocking.
+        insert into webhook.idempotency_key (tenant, key, event_id, created_at)
+        select enqueue_many.tenant, i.key, min(i.id), now()
+        from unnest(idempotency_keys, drawn_ids) as i (key, id)
+        where i.key is not null group by i.key order by i.key
+        on conflict do nothing;
+        select array_agg(coalesce(k.event_id, i.id) order by i.n) into event_ids
+        from unnest(idempotency_keys, drawn_ids) with ordinality as i (key, id, n)
+        left join webhook.idempotency_key as k on k.tenant = enqueue_many.tenant and k.key = i.key;
+    end if;
+
+    -- An id that was not drawn at its own place belongs to an earlier event: nothing to queue for it.
+    with stored as (
+        insert into webhook.event (id, created_at, tenant, event_type, content_type, payload)
+        select i.id, now(), enqueue_many.tenant, i.event_type, enqueue_many.content_type, i.payload
+        from unnest(event_ids, drawn_ids, event_types, payloads) as i (id, drawn_id, event_type, payload)
+        where i.id = i.drawn_id
+        returning event.id, event.event_type, octet_length(event.payload) as bytes
+    ), target as (
+        select distinct e.id, e.bytes, s.endpoint_id
+        from (select distinct st.event_type as name, webhook.patterns(st.event_type) as patterns from stored as st) as t
+        join webhook.subscription as s on s.tenant = enqueue_many.tenant and s.pattern = any (t.patterns)
+        join stored as e on e.event_type = t.name
+        order by e.id
+    ), queued as (
+        insert into webhook.pending (id, endpoint_id, run_at, event_id, event_created_at, payload_bytes)
+        select nextval('webhook.delivery_id'), t.endpoint_id, deliver_at, t.id, now(), t.bytes
+        from target as t
+        returning pending.endpoint_id
+    )
+    insert into webhook.wake (endpoint_id, run_at) select distinct q.endpoint_id, deliver_at from queued as q;
+    return query select u.id from unnest(event_ids) with ordinality as u (id, n) order by u.n;
+end
+$$;

@@ -1,0 +1,192 @@
+-- Operators and producer services manage endpoints through these; each leaves a row in webhook.audit.
+-- `settings` and `changes` are JSON objects of the columns a caller may choose:
+--   event_types (array of 'order.created', 'order.*' or '*'; empty: all), rate (a second; null: none), burst,
+--   max_in_flight, timeout_seconds, retry_seconds (array), headers (object); in set_endpoint also url.
+
+create or replace function webhook.create_endpoint(
+    url text, tenant text default '', settings jsonb default '{}', keys text[] default null,
+    actor text default session_user, reason text default '',
+    out id bigint, out key text
+) returns record
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    secret bytea;
+begin
+    insert into webhook.endpoint (tenant, url) values (create_endpoint.tenant, create_endpoint.url)
+    returning endpoint.id into create_endpoint.id;
+    insert into webhook.endpoint_sched (endpoint_id) values (create_endpoint.id);
+    perform webhook.change_endpoint(create_endpoint.id, settings);
+    insert into webhook.subscription (tenant, pattern, endpoint_id)
+    select e.tenant, p.pattern, e.id
+    from webhook.endpoint as e, webhook.endpoint_patterns(e.event_types) as p (pattern)
+    where e.id = create_endpoint.id
+    on conflict do nothing;
+    if keys is null or cardinality(keys) = 0 then
+        -- 32 bytes out of 244 random bits; gen_random_uuid() draws on the server's strong source.
+        keys := array['whsec_' || encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64')];
+    end if;
+    foreach key in array keys loop
+        begin
+            secret := decode(substr(key, 7), 'base64');
+        exception when others then
+            secret := null;
+        end;
+        if key not like 'whsec\_%' or secret is null or octet_length(secret) not between 24 and 64 then
+            raise exception 'webhook: a key is "whsec_" and 24 to 64 bytes in base64'
+                using errcode = 'invalid_parameter_value', hint = 'Leave it out and one is made.';
+        end if;
+        insert into webhook.endpoint_key (endpoint_id, secret) values (create_endpoint.id, secret);
+    end loop;
+    key := keys[1];
+    insert into webhook.audit (actor, action, endpoint_id, reason, details)
+    values (actor, 'endpoint.create', create_endpoint.id, reason, jsonb_build_object('url', url, 'tenant', create_endpoint.tenant) || settings - 'headers');
+end
+$$;
+
+-- The subscription rows of a list of event types.
+create or replace function webhook.endpoint_patterns(event_types text[]) returns setof text
+language sql immutable
+return unnest(case when cardinality(event_types) = 0 then array['*'] else event_types end);
+
+-- Applies the settings; shared by create and set.
+create or replace function webhook.change_endpoint(endpoint_id bigint, changes jsonb) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    unknown text;
+    types text[];
+begin
+    select string_agg(k, ', ') into unknown from jsonb_object_keys(changes) as k
+    where k not in ('url', 'event_types', 'rate', 'burst', 'max_in_flight', 'timeout_seconds', 'retry_seconds', 'headers');
+    if unknown is not null then
+        raise exception 'webhook: an endpoint has no setting %', unknown using errcode = 'invalid_parameter_value';
+    end if;
+    if changes ? 'event_types' then
+        types := array(select jsonb_array_elements_text(changes -> 'event_types'));
+        if exists (select from unnest(types) as t where t !~ '^(\*|[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(\.\*)?)$') then
+            raise exception 'webhook: an event type to subscribe to is order.created, order.* or *, not %',
+                (select t from unnest(types) as t where t !~ '^(\*|[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(\.\*)?)$' limit 1)
+                using errcode = 'invalid_parameter_value';
+        end if;
+    end if;
+    update webhook.endpoint as e set
+        url = coalesce(changes ->> 'url', e.url),
+        event_types = coalesce(types, e.event_types),
+        headers = coalesce(changes -> 'headers', e.headers),
+        timeout_seconds = coalesce((changes ->> 'timeout_seconds')::float8, e.timeout_seconds),
+        retry_seconds = case when changes ? 'retry_seconds'
+            then array(select jsonb_array_elements_text(changes -> 'retry_seconds')::float8) else e.retry_seconds end,
+        version = e.version + 1
+    where e.id = change_endpoint.endpoint_id;
+    update webhook.endpoint_sched as s set
+        rate = case when changes ? 'rate' then (changes ->> 'rate')::float8 else s.rate end,
+        burst = coalesce((changes ->> 'burst')::int, s.burst),
+        max_in_flight = coalesce((changes ->> 'max_in_flight')::int, s.max_in_flight),
+        next_at = case when s.state = 'enabled' then clock_timestamp() else s.next_at end  -- the new limits decide
+    where s.endpoint_id = change_endpoint.endpoint_id;
+end
+$$;
+
+create or replace function webhook.set_endpoint(
+    endpoint_id bigint, changes jsonb, actor text default session_user, reason text default ''
+) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    perform webhook.lock_endpoint(set_endpoint.endpoint_id);
+    perform webhook.change_endpoint(set_endpoint.endpoint_id, changes);
+    if changes ? 'event_types' then
+        delete from webhook.subscription as s where s.endpoint_id = set_endpoint.endpoint_id;
+        insert into webhook.subscription (tenant, pattern, endpoint_id)
+        select e.tenant, p.pattern, e.id
+        from webhook.endpoint as e, webhook.endpoint_patterns(e.event_types) as p (pattern)
+        where e.id = set_endpoint.endpoint_id
+        on conflict do nothing;
+    end if;
+    insert into webhook.audit (actor, action, endpoint_id, reason, details)
+    values (actor, 'endpoint.set', set_endpoint.endpoint_id, reason, changes - 'headers');
+end
+$$;
+
+-- Locks the endpoint's scheduling row, as everybody does who writes to its deliveries. Returns its state.
+create or replace function webhook.lock_endpoint(endpoint_id bigint) returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    found_state text;
+begin
+    select s.state into found_state from webhook.endpoint_sched as s
+    where s.endpoint_id = lock_endpoint.endpoint_id for no key update;
+    if not found then
+        raise exception 'webhook: there is no endpoint %', endpoint_id using errcode = 'no_data_found';
+    end if;
+    return found_state;
+end
+$$;
+
+create or replace function webhook.set_endpoint_state(
+    endpoint_id bigint, state text, actor text, reason text, action text
+) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    if webhook.lock_endpoint(set_endpoint_state.endpoint_id) = set_endpoint_state.state then
+        return;
+    end if;
+    update webhook.endpoint_sched as s set
+        state = set_endpoint_state.state,
+        state_reason = case set_endpoint_state.state when 'enabled' then '' else reason end,
+        head = '-infinity',
+        next_at = case set_endpoint_state.state when 'enabled' then clock_timestamp() else 'infinity' end
+    where s.endpoint_id = set_endpoint_state.endpoint_id;
+    insert into webhook.audit (actor, action, endpoint_id, reason)
+    values (actor, action, set_endpoint_state.endpoint_id, reason);
+end
+$$;
+
+create or replace function webhook.pause_endpoint(endpoint_id bigint, actor text default session_user, reason text default '')
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if webhook.lock_endpoint(endpoint_id) = 'disabled' then
+        raise exception 'webhook: endpoint % is disabled', endpoint_id
+            using errcode = 'object_not_in_prerequisite_state', hint = 'Enable it first.';
+    end if;
+    perform webhook.set_endpoint_state(endpoint_id, 'paused', actor, reason, 'endpoint.pause');
+end
+$$;
+
+create or replace function webhook.resume_endpoint(endpoint_id bigint, actor text default session_user, reason text default '')
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if webhook.lock_endpoint(endpoint_id) = 'disabled' then
+        raise exception 'webhook: endpoint % is disabled, not paused', endpoint_id
+            using errcode = 'object_not_in_prerequisite_state', hint = 'Look at its state_reason, then enable it.';
+    end if;
+    perform webhook.set_endpoint_state(endpoint_id, 'enabled', actor, reason, 'endpoint.resume');
+end
+$$;
+
+create or replace function webhook.disable_endpoint(endpoint_id bigint, actor text default session_user, reason text default '')
+returns void
+language sql
+return webhook.set_endpoint_state(endpoint_id, 'disabled', actor, reason, 'endpoint.disable');
+
+create or replace function webhook.enable_endpoint(endpoint_id bigint, actor text default session_user, reason text default '')
+returns void
+language sql
+return webhook.set_endpoint_state(endpoint_id, 'enabled', actor, reason, 'endpoint.enable');

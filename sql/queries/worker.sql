@@ -1,0 +1,33 @@
+-- What worker processes run.
+
+-- name: claim
+-- A batch of due deliveries as one JSON document. See functions/200_claim.sql.
+select webhook.claim($1::text, $2::int, $3::bigint)
+
+-- name: record
+-- Outcomes of claimed deliveries, as one JSON document. See functions/300_record.sql.
+select webhook.record($1::text, $2::text)
+
+-- name: extend
+-- Extends leases, given and answered as comma-separated ids.
+select coalesce(string_agg(id::text, ','), '') from webhook.extend(string_to_array($1::text, ',')::bigint[]) as id
+
+-- name: has_due
+-- Whether `run --once` has something left to do.
+select webhook.has_due()
+
+-- name: reap
+-- Takes back what expired leases hold.
+select webhook.reap()
+
+-- name: maintain
+-- One turn of housekeeping.
+select webhook.maintain()
+
+-- name: schema
+-- What this database says of itself, or nothing if it was never migrated.
+select schema_version, oldest_worker, message_id_prefix, functions_hash from webhook.meta
+
+-- name: encoding
+-- Only UTF-8 databases are supported: payloads are text, byte for byte.
+select current_setting('server_encoding')

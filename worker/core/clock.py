@@ -1,0 +1,40 @@
+"""The database's clock, seen from this process: no wall clock of a worker decides anything.
+
+Every round trip that returns the database's time bounds the offset between its clock and our monotonic one (Cristian,
+"Probabilistic clock synchronization", 1989): it was read after we asked and before the answer came. The intersection
+of many such bounds is tighter than any one of them, so a slow round trip does no harm.
+"""
+
+import math
+
+SAMPLES_AGE_MAX_SECONDS = 60.0
+
+
+class DatabaseClock:
+    """Bounds of (database Unix time − monotonic time)."""
+
+    __slots__ = ("_high", "_low", "_since")
+
+    def __init__(self) -> None:
+        self._low, self._high, self._since = -math.inf, math.inf, -math.inf
+
+    def observe(self, asked: float, database_now: float, answered: float) -> None:
+        """Take one sample: the monotonic times around a round trip, and the database's time within it."""
+        low, high = database_now - answered, database_now - asked
+        narrowed = max(low, self._low), min(high, self._high)
+        if narrowed[0] <= narrowed[1] and answered - self._since < SAMPLES_AGE_MAX_SECONDS:
+            self._low, self._high = narrowed
+        else:  # clocks drift, and a database's may step: believe the newest sample alone
+            self._low, self._high, self._since = low, high, answered
+
+    def earliest(self, database_time: float) -> float:
+        """The monotonic time at which `database_time` has certainly come."""
+        return database_time - self._low
+
+    def latest(self, database_time: float) -> float:
+        """The monotonic time before which `database_time` has certainly not come."""
+        return database_time - self._high
+
+    def unix(self, monotonic: float) -> float:
+        """The database's Unix time at a monotonic time, to within half the bounds' width."""
+        return monotonic + (self._low + self._high) / 2

@@ -1,0 +1,255 @@
+"""The hot path, top to bottom: claim → pace → send → classify → record."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+
+from worker.core.classify import decide
+from worker.core.clock import DatabaseClock
+from worker.core.model import Claim, Decision, Delivery, Exchange, Outcome, Request
+from worker.core.signing import sign
+from worker.pipeline.ports import NotSentError, Sender, Store, StoreError
+from worker.pipeline.ready import ReadyQueue
+from worker.pipeline.recorder import Recorder
+
+LATE_SECONDS_MAX = 0.1
+"""A planned send that is later than this is given back: its moment belongs to others by now (promise P4)."""
+
+INTERRUPTED = Exchange(outcome="interrupted", error="the worker stopped before an answer came")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a worker takes on. Seconds and bytes; every bound is one that a benchmark or a promise needs."""
+
+    concurrency: int = 64
+    claimed_max: int = 512
+    claim_bytes_max: int = 16 * 1024 * 1024
+    poll_seconds: float = 0.03
+    drain_seconds: float = 20.0
+    record_seconds_max: float = 5.0
+    retry_store_seconds: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+    @classmethod
+    def for_lanes(cls, concurrency: int, drain_seconds: float = 20.0) -> "Limits":
+        """Eight deliveries a lane may be in hand, sent and unrecorded ones included; at least 64 and at most 2,000."""
+        return cls(concurrency, min(max(64, 8 * concurrency), 2000), drain_seconds=drain_seconds)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What this process did since it started."""
+
+    claimed: int = 0
+    delivered: int = 0
+    retried: int = 0
+    dead: int = 0
+    released: int = 0
+    store_errors: int = 0
+
+
+class Pipeline:
+    """One worker process's delivery of webhooks, from `run` until `stop`, or (`once`) until nothing is due."""
+
+    def __init__(  # noqa: PLR0913 - the seams: each is something that a test or a simulation puts in place
+        self,
+        store: Store,
+        sender: Sender,
+        limits: Limits,
+        message_id_prefix: str,
+        *,
+        user_agent: str = "webhook-worker",
+        once: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.counts = Counts()
+        self._store, self._sender, self._limits = store, sender, limits
+        self._message_id_prefix, self._user_agent = message_id_prefix, user_agent
+        self._once, self._clock, self._chance = once, clock, chance
+        self._database_clock = DatabaseClock()
+        self._ready = ReadyQueue(clock)
+        self._recorder = Recorder(store, clock, limits.retry_store_seconds)
+        self._claims: list[Claim] = []
+        self._at_work = 0
+        self._stopping = False
+        self._stop_requested = anyio.Event()
+
+    def stop(self) -> None:
+        """Claim nothing more, give back what was not sent, finish what was; `run` then returns."""
+        self._stopping = True
+        self._stop_requested.set()
+
+    @property
+    def in_hand(self) -> int:
+        """Deliveries claimed and not yet recorded."""
+        return len(self._ready) + self._at_work + len(self._recorder)
+
+    async def run(self) -> None:
+        """Deliver until stopped. Returns when every outcome is recorded, or cannot be (leases then expire, and others take over)."""
+        async with anyio.create_task_group() as background:
+            background.start_soon(self._recorder.run)
+            background.start_soon(self._extend_leases)
+            async with anyio.create_task_group() as work:
+                work.start_soon(self._ready.release_planned)
+                work.start_soon(self._cut_short, work.cancel_scope)
+                async with anyio.create_task_group() as lanes:
+                    for _ in range(self._limits.concurrency):
+                        lanes.start_soon(self._lane)
+                    await self._claim()
+                work.cancel_scope.cancel()
+            with anyio.move_on_after(self._limits.record_seconds_max):
+                await self._recorder.drained()
+            background.cancel_scope.cancel()
+
+    # -- claim -------------------------------------------------------------------------------------------------------
+
+    async def _claim(self) -> None:
+        """Keep the lanes supplied. Claims again at once while claims bring something, else after `poll_seconds`."""
+        failures = 0
+        while not self._stopping:
+            rows = self._limits.claimed_max - self.in_hand
+            if rows < self._limits.claimed_max // 4:
+                await self._recorder.progress_or_timeout(self._limits.poll_seconds)
+                continue
+            asked = self._clock()
+            try:
+                claimed = await self._store.claim(rows, self._limits.claim_bytes_max)
+                failures = 0
+                if self._once and not claimed.deliveries and not claimed.drained and not self.in_hand and not await self._store.has_due():
+                    self.stop()
+            except StoreError:
+                self.counts.store_errors += 1
+                delays = self._limits.retry_store_seconds
+                await self._wait(delays[min(failures, len(delays) - 1)])
+                failures += 1
+                continue
+            self._database_clock.observe(asked, claimed.database_now, self._clock())
+            if claimed.claim is not None:
+                claimed.claim.lease_expires = asked + claimed.claim.lease_seconds
+                claimed.claim.open = len(claimed.deliveries)
+                self._claims.append(claimed.claim)
+                self.counts.claimed += len(claimed.deliveries)
+            for delivery in claimed.deliveries:
+                self._pace(delivery)
+            if not claimed.deliveries and not claimed.drained:
+                await self._wait(self._limits.poll_seconds)
+        for delivery in self._ready.close():
+            self._release(delivery)
+
+    async def _wait(self, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            await self._stop_requested.wait()
+
+    # -- pace --------------------------------------------------------------------------------------------------------
+
+    def _pace(self, delivery: Delivery) -> None:
+        """Hand it to the lanes, at its planned moment if its endpoint has a rate."""
+        planned = delivery.send_at
+        self._ready.put(delivery, None if planned is None else self._database_clock.earliest(planned))
+
+    def _check_before_write(self, delivery: Delivery) -> None:
+        """The last look before the first byte: the lease still holds, and the planned moment has not passed."""
+        now = self._clock()
+        if now >= delivery.claim.lease_expires:
+            raise NotSentError("the lease has expired")
+        if delivery.send_at is not None and now > self._database_clock.latest(delivery.send_at) + LATE_SECONDS_MAX:
+            raise NotSentError("its planned moment has passed")
+
+    # -- send --------------------------------------------------------------------------------------------------------
+
+    async def _lane(self) -> None:
+        """Carry one delivery at a time, for as long as there are any."""
+        while (delivery := await self._ready.get()) is not None:
+            self._at_work += 1
+            try:
+                await self._deliver(delivery)
+            finally:
+                self._at_work -= 1
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        started = self._clock()
+        try:
+            if delivery.payload is None:
+                exchange = Exchange(outcome="event_missing", error="the event is gone: it outlived its retention")
+            elif not delivery.endpoint.keys:
+                exchange = Exchange(outcome="no_key", error="the endpoint has no signing key: give it one")
+            else:
+                exchange = await self._sender.send(
+                    self._request(delivery, delivery.payload), lambda: self._check_before_write(delivery)
+                )
+        except NotSentError:
+            self._release(delivery)
+            return
+        except anyio.get_cancelled_exc_class():
+            self._recorder.add(Outcome(delivery, Decision("retry", "interrupted"), started, self._clock() - started, INTERRUPTED))
+            raise
+        except Exception as error:  # noqa: BLE001 - one delivery's surprise must not reach its siblings
+            exchange = Exchange(outcome="internal_error", error=f"{type(error).__name__}: {error}")
+        self._classify(delivery, exchange, started)
+
+    def _request(self, delivery: Delivery, payload: bytes) -> Request:
+        endpoint = delivery.endpoint
+        message_id = f"msg_{self._message_id_prefix}_{delivery.event_id}"
+        timestamp = int(self._database_clock.unix(self._clock()))
+        return Request(
+            endpoint.url,
+            (
+                ("content-type", delivery.content_type),
+                ("user-agent", self._user_agent),
+                ("webhook-id", message_id),
+                ("webhook-timestamp", str(timestamp)),
+                ("webhook-signature", sign(endpoint.keys, message_id, timestamp, payload)),
+                *endpoint.headers,
+            ),
+            payload,
+            endpoint.timeout_seconds,
+        )
+
+    # -- classify ----------------------------------------------------------------------------------------------------
+
+    def _classify(self, delivery: Delivery, exchange: Exchange, started: float) -> None:
+        now = self._clock()
+        decision = decide(delivery, exchange, self._database_clock.unix(now), self._chance())
+        if decision.disposition == "delivered":
+            self.counts.delivered += 1
+        elif decision.disposition == "retry":
+            self.counts.retried += 1
+        else:
+            self.counts.dead += 1
+        self._recorder.add(Outcome(delivery, decision, started, now - started, exchange))
+
+    def _release(self, delivery: Delivery) -> None:
+        """Give it back unsent: due at once, for anybody, and the attempt does not count."""
+        self.counts.released += 1
+        self._recorder.add(Outcome(delivery, Decision("released", "released"), self._clock(), 0.0))
+
+    # -- around the path ---------------------------------------------------------------------------------------------
+
+    async def _cut_short(self, work: anyio.CancelScope) -> None:
+        """After `stop`, the lanes have the drain time to finish what they carry."""
+        await self._stop_requested.wait()
+        await anyio.sleep(self._limits.drain_seconds)
+        work.cancel()
+
+    async def _extend_leases(self) -> None:
+        """Keep the leases of every claim that is not yet recorded, until the very end: draining included."""
+        while True:
+            now = self._clock()
+            self._claims = [claim for claim in self._claims if claim.open]
+            stale = [claim for claim in self._claims if claim.lease_expires - now < claim.lease_seconds * 2 / 3]
+            if stale:
+                try:
+                    kept = await self._store.extend([claim.id for claim in stale])
+                except StoreError:
+                    self.counts.store_errors += 1
+                else:
+                    for claim in stale:
+                        if claim.id in kept:
+                            claim.lease_expires = now + claim.lease_seconds
+                        else:  # taken back: what is unsent of it must not be sent
+                            claim.lease_expires = now
+            await anyio.sleep(1.0)

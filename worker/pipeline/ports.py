@@ -1,0 +1,52 @@
+"""What the pipeline needs from the world."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from worker.core.model import Claim, Delivery, Exchange, Outcome, Request
+
+
+class StoreError(Exception):
+    """The store refused or failed; nothing was changed, or it is not known whether it was. Calling again is safe."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store cannot be reached now."""
+
+
+class NotSentError(Exception):
+    """Raised by `before_write`: not one byte of the request may be written."""
+
+
+@dataclass(slots=True)
+class Claimed:
+    """What a claim brought. `database_now` is the database's Unix time while it ran."""
+
+    database_now: float
+    claim: Claim | None = None
+    deliveries: list[Delivery] = field(default_factory=list)
+    drained: int = 0
+
+
+class Store(Protocol):
+    """Leases, fences and the schedule. Every method may raise StoreError, and may then be called again."""
+
+    async def claim(self, rows_max: int, bytes_max: int) -> Claimed:
+        """Lease due deliveries: at most `rows_max`, and about `bytes_max` of payload. The claim's `lease_expires` is not yet set."""
+
+    async def record(self, outcomes: Sequence[Outcome], now: float) -> int:
+        """Write outcomes, at monotonic time `now`; return how many changed something (the others were fenced off)."""
+
+    async def extend(self, claims: Sequence[int]) -> set[int]:
+        """Extend these claims' leases; return those that still exist."""
+
+    async def has_due(self) -> bool:
+        """Whether anything could be sent now, or as soon as a rate allows."""
+
+
+class Sender(Protocol):
+    """Carries one request. It never raises for what the network or the receiver does: that is in the Exchange."""
+
+    async def send(self, request: Request, before_write: Callable[[], None]) -> Exchange:
+        """Send, within the request's one deadline. `before_write` is called just before the first byte; what it raises passes through."""

@@ -1,0 +1,77 @@
+"""Claimed deliveries that wait for a lane, or first for their planned moment."""
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable
+
+import anyio
+
+from worker.core.model import Delivery
+
+
+class ReadyQueue:
+    """Hands deliveries to lanes: at once, or at their time. A lane waits only when nothing is ready, so a busy queue costs no wake-ups."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._ready: deque[Delivery] = deque()
+        self._planned: list[tuple[float, int, Delivery]] = []
+        self._order = itertools.count()
+        self._idle_lanes: deque[anyio.Event] = deque()
+        self._planned_changed = anyio.Event()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._ready) + len(self._planned)
+
+    def put(self, delivery: Delivery, send_at: float | None) -> None:
+        """Add a delivery; `send_at` is on the monotonic clock, None for at once."""
+        if send_at is None or send_at <= self._clock():
+            self._ready.append(delivery)
+            self._wake_lane()
+        else:
+            heapq.heappush(self._planned, (send_at, next(self._order), delivery))
+            self._planned_changed.set()
+
+    async def get(self) -> Delivery | None:
+        """Return the next ready delivery, waiting for one; None once the queue is closed."""
+        while not self._ready:
+            if self._closed:
+                return None
+            event = anyio.Event()
+            self._idle_lanes.append(event)
+            try:
+                await event.wait()
+            except BaseException:
+                if event.is_set():  # cancelled with the baton in hand: pass it on
+                    self._wake_lane()
+                raise
+        return self._ready.popleft()
+
+    async def release_planned(self) -> None:
+        """Move planned deliveries to the lanes when their moment comes; runs until the queue is closed."""
+        while not self._closed:
+            now = self._clock()
+            while self._planned and self._planned[0][0] <= now:
+                self._ready.append(heapq.heappop(self._planned)[2])
+                self._wake_lane()
+            self._planned_changed = anyio.Event()
+            wait = self._planned[0][0] - now if self._planned else float("inf")
+            with anyio.move_on_after(wait):
+                await self._planned_changed.wait()
+
+    def close(self) -> list[Delivery]:
+        """Let every waiting lane end, and return what was not handed out."""
+        left = [*self._ready, *(entry[2] for entry in self._planned)]
+        self._ready.clear()
+        self._planned.clear()
+        self._closed = True
+        self._planned_changed.set()
+        while self._idle_lanes:
+            self._idle_lanes.popleft().set()
+        return left
+
+    def _wake_lane(self) -> None:
+        if self._idle_lanes:
+            self._idle_lanes.popleft().set()

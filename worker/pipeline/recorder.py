@@ -1,0 +1,86 @@
+"""Outcomes on their way into the store, in batches, however long the store is away."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import anyio
+
+from worker.core.model import Exchange, Outcome
+from worker.pipeline.ports import Store, StoreError, StoreUnavailableError
+
+BATCH_MAX = 1000
+GATHER_SECONDS = 0.01
+"""A pause between batches, so that a batch is worth its round trip."""
+
+
+class Recorder:
+    """Keeps every outcome until the store has confirmed it. Recording twice changes nothing, so it may always try again."""
+
+    def __init__(self, store: Store, clock: Callable[[], float], retry_seconds: Sequence[float]) -> None:
+        self.fenced = 0
+        self.errors = 0
+        self.last_error: StoreError | None = None
+        self._store, self._clock, self._retry_seconds = store, clock, retry_seconds
+        self._waiting: list[Outcome] = []
+        self._recording: list[Outcome] = []
+        self._added = anyio.Event()
+        self._progress = anyio.Event()
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._recording)
+
+    def add(self, outcome: Outcome) -> None:
+        """Take an outcome; it counts as in hand until it is recorded."""
+        self._waiting.append(outcome)
+        self._added.set()
+
+    async def drained(self) -> None:
+        """Wait until everything is recorded."""
+        while len(self):
+            await self.progress_or_timeout(1.0)
+
+    async def progress_or_timeout(self, seconds: float) -> None:
+        """Wait until a batch has been recorded, or for so long."""
+        with anyio.move_on_after(seconds):
+            await self._progress.wait()
+
+    async def run(self) -> None:
+        """Record for ever."""
+        while True:
+            while not self._waiting:
+                self._added = anyio.Event()
+                await self._added.wait()
+            self._recording, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
+            await self._record(self._recording)
+            self._recording = []
+            self._progress.set()
+            self._progress = anyio.Event()
+            await anyio.sleep(GATHER_SECONDS)
+
+    async def _record(self, batch: list[Outcome]) -> None:
+        failures = 0
+        while True:
+            try:
+                changed = await self._store.record(batch, self._clock())
+            except StoreError as error:
+                self.errors += 1
+                self.last_error = error
+                if not isinstance(error, StoreUnavailableError) and failures >= len(self._retry_seconds):
+                    if len(batch) > 1:  # one of them is to blame: find it by halves
+                        await self._record(batch[: len(batch) // 2])
+                        await self._record(batch[len(batch) // 2 :])
+                        return
+                    batch = [_bare(batch[0])]
+                await anyio.sleep(self._retry_seconds[min(failures, len(self._retry_seconds) - 1)])
+                failures += 1
+            else:
+                self.fenced += len(batch) - changed
+                for outcome in batch:
+                    outcome.delivery.claim.open -= 1
+                return
+
+
+def _bare(outcome: Outcome) -> Outcome:
+    """The same result without the receiver's words, for a store that refuses them."""
+    exchange = Exchange(outcome.exchange.status, outcome.exchange.outcome, "details refused by the store")
+    return replace(outcome, exchange=exchange)

@@ -1,0 +1,1 @@
+"""Stores behind the pipeline's port: Postgres through either driver, and one in memory."""

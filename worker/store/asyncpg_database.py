@@ -1,0 +1,71 @@
+"""Postgres through asyncpg (CPython)."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+import asyncpg
+
+from worker.store.database import CONNECT_SECONDS_MAX, QUERY_SECONDS_MAX, Row, error_from
+
+_DRIVER_ERRORS = (OSError, EOFError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+class AsyncpgDatabase:
+    """See `worker.store.database.Database`."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+
+    async def value(self, sql: str, *args: Any) -> Any:
+        with self._translated():
+            return await (await self._open()).fetchval(sql, *args, timeout=QUERY_SECONDS_MAX)
+
+    async def rows(self, sql: str, *args: Any) -> list[Row]:
+        with self._translated():
+            return [dict(row) for row in await (await self._open()).fetch(sql, *args, timeout=QUERY_SECONDS_MAX)]
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        with self._translated():
+            async with (await self._open()).transaction():
+                yield
+
+    async def script(self, statements: Sequence[str]) -> None:
+        with self._translated():
+            connection = await self._open()
+            for statement in statements:
+                await connection.execute(statement)
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            with suppress(Exception):
+                await connection.close(timeout=2)
+
+    async def _open(self) -> "asyncpg.Connection[asyncpg.Record]":
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(self._dsn, timeout=CONNECT_SECONDS_MAX)
+        return self._connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn the driver's errors into ours, and give up the connection unless it was Postgres that answered."""
+        try:
+            yield
+        except _DRIVER_ERRORS as error:
+            sqlstate = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
+            answered = sqlstate is not None and not sqlstate.startswith(("08", "57P"))
+            if not answered:
+                self._give_up()
+            detail = str(error) if answered else f"{type(error).__name__}: {error}"
+            raise error_from(detail, sqlstate, getattr(error, "hint", None)) from error
+        except BaseException:  # cancelled half-way through a call: the connection's state is unknown
+            self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None

@@ -1,0 +1,69 @@
+"""One Postgres connection behind the same few calls, whichever driver the runtime has: asyncpg, or psycopg on PyPy.
+
+Both take `$1` placeholders. A call on a broken connection opens a new one: there is no session state to lose, so this
+also works through PgBouncer in transaction mode.
+"""
+
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from worker.pipeline.ports import StoreError, StoreUnavailableError
+
+Row = dict[str, Any]
+
+CONNECT_SECONDS_MAX = 5.0
+QUERY_SECONDS_MAX = 30.0
+
+_UNAVAILABLE = ("08", "57P", "53", "25006")
+"""SQLSTATE prefixes that say "not now": connection lost, shutting down, out of resources, a read-only replica."""
+
+
+class DatabaseUnavailableError(StoreUnavailableError):
+    """The database cannot be reached: check DATABASE_URL and that Postgres is running."""
+
+
+class DatabaseError(StoreError):
+    """Postgres refused a statement. `sqlstate` is its code, `hint` its advice."""
+
+    def __init__(self, message: str, sqlstate: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate, self.hint = sqlstate, hint
+
+
+def error_from(message: str, sqlstate: str | None, hint: str | None = None) -> StoreError:
+    """Return our error for a driver's."""
+    if sqlstate is None or sqlstate.startswith(_UNAVAILABLE):
+        return DatabaseUnavailableError(message)
+    return DatabaseError(message, sqlstate, hint)
+
+
+class Database(Protocol):
+    """One connection, opened at its first use. Not for concurrent calls: whoever needs two opens two."""
+
+    async def value(self, sql: str, *args: Any) -> Any:
+        """Run one statement and return the first column of its first row, or None."""
+
+    async def rows(self, sql: str, *args: Any) -> list[Row]:
+        """Run one statement and return its rows."""
+
+    def transaction(self) -> AbstractAsyncContextManager[None]:
+        """Run the calls inside in one transaction."""
+
+    async def script(self, statements: Sequence[str]) -> None:
+        """Run texts of one or more statements without parameters. All or nothing inside `transaction`."""
+
+    async def close(self) -> None:
+        """Close the connection, without waiting long."""
+
+
+def connect(dsn: str) -> Database:
+    """Return a connection through the driver of this runtime. Nothing is opened yet."""
+    if sys.implementation.name == "cpython":
+        from worker.store.asyncpg_database import AsyncpgDatabase
+
+        return AsyncpgDatabase(dsn)
+    from worker.store.psycopg_database import PsycopgDatabase
+
+    return PsycopgDatabase(dsn)

@@ -1,0 +1,115 @@
+"""The pipeline's Store in Postgres: a batch crosses the driver as one JSON value each way."""
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+from worker.core.escape import escape
+from worker.core.model import Claim, Delivery, Endpoint, Outcome
+from worker.core.signing import SigningKey
+from worker.pipeline.ports import Claimed
+from worker.store.codec import dumps, loads
+from worker.store.database import connect
+from worker.store.sql import statements
+
+ENDPOINTS_CACHED_MAX = 10_000
+
+
+class PostgresStore:
+    """Three connections: claims, records and the slow rest never wait for each other."""
+
+    def __init__(self, dsn: str, worker: str) -> None:
+        self._worker = worker
+        self._claims, self._records, self._rest = connect(dsn), connect(dsn), connect(dsn)
+        self._sql = statements()
+        self._endpoints: dict[int, Endpoint] = {}
+
+    async def claim(self, rows_max: int, bytes_max: int) -> Claimed:
+        """See `worker.pipeline.ports.Store`."""
+        document = loads(await self._claims.value(self._sql["claim"], self._worker, rows_max, bytes_max))
+        if document["claim"] is None or not document["deliveries"]:
+            return Claimed(document["now"], drained=document["drained"])
+        claim = Claim(document["claim"], document["lease"], 0.0)
+        endpoints = {int(key): self._endpoint(int(key), value) for key, value in document["endpoints"].items()}
+        now = document["now"]
+        deliveries = [
+            Delivery(
+                claim, id_, endpoints[endpoint_id], attempt, attempts_before,
+                None if send_after is None else now + send_after,
+                event_id, content_type, None if payload is None else payload.encode(),
+            )
+            for id_, endpoint_id, attempt, attempts_before, send_after, event_id, content_type, payload in document["deliveries"]
+        ]  # fmt: skip
+        return Claimed(now, claim, deliveries, document["drained"])
+
+    async def record(self, outcomes: Sequence[Outcome], now: float) -> int:
+        """See `worker.pipeline.ports.Store`."""
+        changed: int = await self._records.value(
+            self._sql["record"], self._worker, dumps([_row(outcome, now) for outcome in outcomes])
+        )
+        return changed
+
+    async def extend(self, claims: Sequence[int]) -> set[int]:
+        """See `worker.pipeline.ports.Store`."""
+        kept: str = await self._rest.value(self._sql["extend"], ",".join(map(str, claims)))
+        return {int(claim) for claim in kept.split(",") if claim}
+
+    async def has_due(self) -> bool:
+        """See `worker.pipeline.ports.Store`."""
+        return bool(await self._claims.value(self._sql["has_due"]))
+
+    async def reap(self) -> int:
+        """Take back expired leases; return how many deliveries became due again or dead."""
+        return int(await self._rest.value(self._sql["reap"]))
+
+    async def maintain(self) -> dict[str, int]:
+        """Take one turn of housekeeping; return what was done, by task."""
+        done: dict[str, int] = loads(await self._rest.value(self._sql["maintain"]))
+        return done
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for database in (self._claims, self._records, self._rest):
+            await database.close()
+
+    def _endpoint(self, id_: int, settings: dict[str, Any]) -> Endpoint:
+        """Build an endpoint once a version, not once a batch. Keys expire without a new version, so they count too."""
+        known = self._endpoints.get(id_)
+        if known is not None and known.version == settings["version"] and len(known.keys) == len(settings["keys"]):
+            return known
+        if len(self._endpoints) >= ENDPOINTS_CACHED_MAX:
+            self._endpoints.clear()
+        endpoint = self._endpoints[id_] = Endpoint(
+            id_,
+            settings["version"],
+            settings["tenant"],
+            settings["url"],
+            tuple(settings["headers"].items()),
+            settings["timeout"],
+            tuple(settings["retry"]),
+            tuple(
+                SigningKey(base64.b64decode(secret))
+                for scheme, secret, sealed_with in settings["keys"]
+                if scheme == "v1" and sealed_with is None
+            ),
+        )
+        return endpoint
+
+
+def _row(outcome: Outcome, now: float) -> list[Any]:
+    """The array that functions/300_record.sql documents."""
+    delivery, decision, exchange = outcome.delivery, outcome.decision, outcome.exchange
+    return [
+        delivery.claim.id,
+        delivery.id,
+        decision.disposition,
+        decision.outcome,
+        exchange.status,
+        now - outcome.started,
+        outcome.duration_seconds,
+        escape(exchange.body) if exchange.body else None,
+        exchange.error and escape(exchange.error.encode("utf-8", "backslashreplace")),
+        decision.retry_seconds,
+        decision.hold_seconds,
+        decision.disable_reason,
+    ]

@@ -1,0 +1,82 @@
+"""Postgres through psycopg 3, pure Python over libpq (PyPy)."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+import anyio
+import psycopg
+from psycopg.rows import dict_row, tuple_row
+
+from worker.store.database import CONNECT_SECONDS_MAX, QUERY_SECONDS_MAX, Row, error_from
+
+_Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+
+class PsycopgDatabase:
+    """See `worker.store.database.Database`."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._connection: _Connection | None = None
+
+    async def value(self, sql: str, *args: Any) -> Any:
+        with self._translated(), anyio.fail_after(QUERY_SECONDS_MAX):
+            cursor = psycopg.AsyncRawCursor(await self._open(), row_factory=tuple_row)
+            await cursor.execute(sql, args)
+            row = await cursor.fetchone()
+            return row[0] if row else None
+
+    async def rows(self, sql: str, *args: Any) -> list[Row]:
+        with self._translated(), anyio.fail_after(QUERY_SECONDS_MAX):
+            cursor = psycopg.AsyncRawCursor(await self._open(), row_factory=dict_row)
+            await cursor.execute(sql, args)
+            return await cursor.fetchall() if cursor.description else []
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        with self._translated():
+            async with (await self._open()).transaction():
+                yield
+
+    async def script(self, statements: Sequence[str]) -> None:
+        with self._translated():
+            connection = await self._open()
+            for statement in statements:
+                await connection.execute(statement.encode())
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            with suppress(Exception), anyio.move_on_after(2):
+                await connection.close()
+
+    async def _open(self) -> _Connection:
+        if self._connection is None or self._connection.closed:
+            with anyio.fail_after(CONNECT_SECONDS_MAX):
+                self._connection = await psycopg.AsyncConnection.connect(self._dsn, autocommit=True)
+            self._connection.prepare_threshold = 2
+        return self._connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn the driver's errors into ours, and give up the connection unless it was Postgres that answered."""
+        try:
+            yield
+        except (OSError, psycopg.Error) as error:
+            sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
+            answered = sqlstate is not None and not sqlstate.startswith(("08", "57P"))
+            if not answered:
+                self._give_up()
+            diagnosis = error.diag if isinstance(error, psycopg.Error) else None
+            message = diagnosis.message_primary if diagnosis and answered else None
+            hint = diagnosis.message_hint if diagnosis else None
+            raise error_from(message or f"{type(error).__name__}: {error}", sqlstate, hint) from error
+        except BaseException:  # cancelled half-way through a call: the connection's state is unknown
+            self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        if self._connection is not None:
+            self._connection.pgconn.finish()
+            self._connection = None
