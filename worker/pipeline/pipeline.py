@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
@@ -48,7 +49,6 @@ class Counts:
     retried: int = 0
     dead: int = 0
     released: int = 0
-    store_errors: int = 0
 
 
 class Pipeline:
@@ -67,6 +67,9 @@ class Pipeline:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.counts = Counts()
+        self.store_error: StoreError | None = None
+        """Why the last claim failed, or None since one succeeded."""
+        self.stopping = False
         self._store, self._sender, self._limits = store, sender, limits
         self._message_id_prefix, self._user_agent = message_id_prefix, user_agent
         self._once, self._clock, self._chance = once, clock, chance
@@ -75,13 +78,17 @@ class Pipeline:
         self._recorder = Recorder(store, clock, limits.retry_store_seconds)
         self._claims: list[Claim] = []
         self._at_work = 0
-        self._stopping = False
         self._stop_requested = anyio.Event()
 
     def stop(self) -> None:
         """Claim nothing more, give back what was not sent, finish what was; `run` then returns."""
-        self._stopping = True
+        self.stopping = True
         self._stop_requested.set()
+
+    @property
+    def fenced(self) -> int:
+        """Outcomes that came too late: somebody else had the delivery by then."""
+        return self._recorder.fenced
 
     @property
     def in_hand(self) -> int:
@@ -110,7 +117,7 @@ class Pipeline:
     async def _claim(self) -> None:
         """Keep the lanes supplied. Claims again at once while claims bring something, else after `poll_seconds`."""
         failures = 0
-        while not self._stopping:
+        while not self.stopping:
             rows = self._limits.claimed_max - self.in_hand
             if rows < self._limits.claimed_max // 4:
                 await self._recorder.progress_or_timeout(self._limits.poll_seconds)
@@ -118,11 +125,12 @@ class Pipeline:
             asked = self._clock()
             try:
                 claimed = await self._store.claim(rows, self._limits.claim_bytes_max)
-                failures = 0
-                if self._once and not claimed.deliveries and not claimed.drained and not self.in_hand and not await self._store.has_due():
+                failures, self.store_error = 0, None
+                nothing = not claimed.deliveries and not claimed.drained
+                if self._once and nothing and not self.in_hand and not await self._store.has_due():
                     self.stop()
-            except StoreError:
-                self.counts.store_errors += 1
+            except StoreError as error:
+                self.store_error = error
                 delays = self._limits.retry_store_seconds
                 await self._wait(delays[min(failures, len(delays) - 1)])
                 failures += 1
@@ -135,7 +143,7 @@ class Pipeline:
                 self.counts.claimed += len(claimed.deliveries)
             for delivery in claimed.deliveries:
                 self._pace(delivery)
-            if not claimed.deliveries and not claimed.drained:
+            if nothing:
                 await self._wait(self._limits.poll_seconds)
         for delivery in self._ready.close():
             self._release(delivery)
@@ -242,14 +250,8 @@ class Pipeline:
             self._claims = [claim for claim in self._claims if claim.open]
             stale = [claim for claim in self._claims if claim.lease_expires - now < claim.lease_seconds * 2 / 3]
             if stale:
-                try:
+                with suppress(StoreError):  # then they run out, and nothing more of them is sent
                     kept = await self._store.extend([claim.id for claim in stale])
-                except StoreError:
-                    self.counts.store_errors += 1
-                else:
-                    for claim in stale:
-                        if claim.id in kept:
-                            claim.lease_expires = now + claim.lease_seconds
-                        else:  # taken back: what is unsent of it must not be sent
-                            claim.lease_expires = now
+                    for claim in stale:  # one that was taken back has ended now: what is unsent of it must not be sent
+                        claim.lease_expires = now + claim.lease_seconds if claim.id in kept else now
             await anyio.sleep(1.0)

@@ -46,6 +46,8 @@ class ReadyQueue:
             except BaseException:
                 if event.is_set():  # cancelled with the baton in hand: pass it on
                     self._wake_lane()
+                else:  # nobody waits here any more: a wake-up must not be spent on it
+                    self._idle_lanes.remove(event)
                 raise
         return self._ready.popleft()
 

@@ -58,14 +58,15 @@ class Recorder:
             await anyio.sleep(GATHER_SECONDS)
 
     async def _record(self, batch: list[Outcome]) -> None:
-        failures = 0
+        failures = refusals = 0
         while True:
             try:
                 changed = await self._store.record(batch, self._clock())
             except StoreError as error:
                 self.errors += 1
                 self.last_error = error
-                if not isinstance(error, StoreUnavailableError) and failures >= len(self._retry_seconds):
+                refusals += not isinstance(error, StoreUnavailableError)
+                if refusals > len(self._retry_seconds):
                     if len(batch) > 1:  # one of them is to blame: find it by halves
                         await self._record(batch[: len(batch) // 2])
                         await self._record(batch[len(batch) // 2 :])

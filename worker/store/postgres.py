@@ -16,11 +16,11 @@ ENDPOINTS_CACHED_MAX = 10_000
 
 
 class PostgresStore:
-    """Three connections: claims, records and the slow rest never wait for each other."""
+    """Four connections, so that claims, records, leases and housekeeping never wait for each other."""
 
     def __init__(self, dsn: str, worker: str) -> None:
         self._worker = worker
-        self._claims, self._records, self._rest = connect(dsn), connect(dsn), connect(dsn)
+        self._claims, self._records, self._leases, self._house = (connect(dsn) for _ in range(4))
         self._sql = statements()
         self._endpoints: dict[int, Endpoint] = {}
 
@@ -51,7 +51,7 @@ class PostgresStore:
 
     async def extend(self, claims: Sequence[int]) -> set[int]:
         """See `worker.pipeline.ports.Store`."""
-        kept: str = await self._rest.value(self._sql["extend"], ",".join(map(str, claims)))
+        kept: str = await self._leases.value(self._sql["extend"], ",".join(map(str, claims)))
         return {int(claim) for claim in kept.split(",") if claim}
 
     async def has_due(self) -> bool:
@@ -60,16 +60,16 @@ class PostgresStore:
 
     async def reap(self) -> int:
         """Take back expired leases; return how many deliveries became due again or dead."""
-        return int(await self._rest.value(self._sql["reap"]))
+        return int(await self._house.value(self._sql["reap"]))
 
     async def maintain(self) -> dict[str, int]:
         """Take one turn of housekeeping; return what was done, by task."""
-        done: dict[str, int] = loads(await self._rest.value(self._sql["maintain"]))
+        done: dict[str, int] = loads(await self._house.value(self._sql["maintain"]))
         return done
 
     async def close(self) -> None:
         """Close the connections."""
-        for database in (self._claims, self._records, self._rest):
+        for database in (self._claims, self._records, self._leases, self._house):
             await database.close()
 
     def _endpoint(self, id_: int, settings: dict[str, Any]) -> Endpoint:

@@ -1,0 +1,1 @@
+"""One worker process: the pipeline under supervision, housekeeping, signals."""

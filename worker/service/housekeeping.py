@@ -1,0 +1,31 @@
+"""The slow work that any worker does for all: taking back expired leases, reconciling, partitions."""
+
+import logging
+
+import anyio
+
+from worker.pipeline.ports import StoreError
+from worker.store.postgres import PostgresStore
+
+REAP_EVERY_TURNS = 3
+TURN_SECONDS = 1.0
+
+log = logging.getLogger("worker.housekeeping")
+
+
+async def keep_house(store: PostgresStore) -> None:
+    """Take a turn every second; which tasks are due, and for whom, the database decides. Says what needed doing."""
+    turn = 0
+    while True:
+        try:
+            if turn % REAP_EVERY_TURNS == 0 and (taken_back := await store.reap()):
+                log.warning("took back %d deliveries from expired leases: a worker died or lost the database", taken_back)
+            done = await store.maintain()
+            if done.get("reconciled"):
+                log.warning("reconciled %d endpoints that had due deliveries but no visit planned", done["reconciled"])
+            if done.get("partitions"):
+                log.info("made %d partitions ahead", done["partitions"])
+        except StoreError as error:
+            log.debug("housekeeping put off: %s", error)  # the pipeline says that the database is away
+        turn += 1
+        await anyio.sleep(TURN_SECONDS)

@@ -1,0 +1,107 @@
+"""A worker process from start to exit."""
+
+import logging
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anyio
+
+from worker import __version__
+from worker.core.address import Network
+from worker.http.dial import GuardedBackend
+from worker.http.sender import HttpxSender
+from worker.http.transport import KeepAliveTransport
+from worker.pipeline.pipeline import Limits, Pipeline
+from worker.service.housekeeping import keep_house
+from worker.store.database import connect
+from worker.store.migrate import Schema, read_schema
+from worker.store.postgres import PostgresStore
+
+WATCH_SECONDS = 1.0
+
+log = logging.getLogger("worker")
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """How a worker process runs. `once`: end when nothing is due now; future retries stay."""
+
+    dsn: str
+    limits: Limits
+    once: bool = False
+    allow_networks: Sequence[Network] = ()
+    allow_http: bool = False
+
+
+async def serve(options: ServeOptions) -> bool:
+    """Deliver until SIGTERM or SIGINT, or until nothing is due (`once`). True after an orderly end, False if cut short.
+
+    Raises DatabaseUnavailableError or IncompatibleSchemaError if it cannot start.
+    """
+    schema = await _schema(options.dsn)
+    name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+    store = PostgresStore(options.dsn, name)
+    sender = HttpxSender(KeepAliveTransport(GuardedBackend(options.allow_networks)), allow_http=options.allow_http)
+    pipeline = Pipeline(
+        store,
+        sender,
+        options.limits,
+        schema.message_id_prefix,
+        user_agent=f"webhook-worker/{__version__}",
+        once=options.once,
+    )
+    log.info("worker %s delivers with %d lanes", name, options.limits.concurrency)
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_stop_on_signal, pipeline, group.cancel_scope)
+            group.start_soon(keep_house, store)
+            group.start_soon(_watch, pipeline)
+            await pipeline.run()
+            group.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(2):
+            await sender.aclose()
+            await store.close()
+    counts = pipeline.counts
+    log.info(
+        "stopped: %d delivered, %d to be retried, %d dead, %d given back unsent, %d outcomes fenced off, %d not recorded",
+        counts.delivered, counts.retried, counts.dead, counts.released, pipeline.fenced, pipeline.in_hand,
+    )  # fmt: skip
+    return not pipeline.in_hand
+
+
+async def _schema(dsn: str) -> Schema:
+    database = connect(dsn)
+    try:
+        return await read_schema(database)
+    finally:
+        await database.close()
+
+
+async def _stop_on_signal(pipeline: Pipeline, process: anyio.CancelScope) -> None:
+    """The first signal drains; the second leaves at once, and the leases tell others what was left."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            if pipeline.stopping:
+                log.warning("second signal: leaving at once; expired leases will hand over what is in flight")
+                process.cancel()
+                return
+            log.info("draining: %d deliveries in hand", pipeline.in_hand)
+            pipeline.stop()
+
+
+async def _watch(pipeline: Pipeline) -> None:
+    """Say once that the database is away, and once that it is back."""
+    away = False
+    while True:
+        error = pipeline.store_error
+        if error is not None and not away:
+            log.warning("the store fails, deliveries wait: %s", error)
+        elif error is None and away:
+            log.info("the store is back")
+        away = error is not None
+        await anyio.sleep(WATCH_SECONDS)
