@@ -86,7 +86,10 @@ begin
         rate = case when changes ? 'rate' then (changes ->> 'rate')::float8 else s.rate end,
         burst = coalesce((changes ->> 'burst')::int, s.burst),
         max_in_flight = coalesce((changes ->> 'max_in_flight')::int, s.max_in_flight),
-        next_at = case when s.state = 'enabled' then clock_timestamp() else s.next_at end  -- the new limits decide
+        tat = case  -- what has been sent still counts, at the new rate: an old slow one must not hold the endpoint back
+            when not changes ? 'rate' or s.tat <= clock_timestamp() then s.tat
+            else clock_timestamp() + coalesce((s.tat - clock_timestamp()) * (s.rate / (changes ->> 'rate')::float8), '0') end,
+        next_at = case when s.state = 'enabled' then greatest(clock_timestamp(), s.not_before) else s.next_at end  -- the new limits decide
     where s.endpoint_id = change_endpoint.endpoint_id;
 end
 $$;
@@ -146,7 +149,7 @@ begin
         state = set_endpoint_state.state,
         state_reason = case set_endpoint_state.state when 'enabled' then '' else reason end,
         head = '-infinity',
-        next_at = case set_endpoint_state.state when 'enabled' then clock_timestamp() else 'infinity' end
+        next_at = case set_endpoint_state.state when 'enabled' then greatest(clock_timestamp(), s.not_before) else 'infinity' end
     where s.endpoint_id = set_endpoint_state.endpoint_id;
     insert into webhook.audit (actor, action, endpoint_id, reason)
     values (actor, action, set_endpoint_state.endpoint_id, reason);

@@ -1,5 +1,7 @@
-"""Which addresses a worker may dial. A table of our own: `ipaddress.is_global` calls some private addresses global
-(64:ff9b::7f00:1, 2002:7f00:1::1, multicast) and differs between Python versions.
+"""Which addresses a worker may dial.
+
+A table of our own: `ipaddress.is_global` calls some private addresses global (64:ff9b::7f00:1, 2002:7f00:1::1, multicast)
+and differs between Python versions.
 
 Source: the IANA special-purpose address registries (RFC 6890), plus 168.63.129.16, the host agent of one cloud.
 """

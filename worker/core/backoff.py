@@ -33,7 +33,8 @@ def retry_delay(schedule: Sequence[float], attempts: int, chance: float) -> floa
 
     `chance` is uniform in [0, 1) and moves the delay by up to ±10 %. A table and a clamp: no power of two to overflow.
     """
-    if attempts > len(schedule):
+    index = max(attempts, 1) - 1
+    if index >= len(schedule):
         return None
-    delay = schedule[max(attempts, 1) - 1]
+    delay = schedule[index]
     return min(max(delay * (1 - JITTER + 2 * JITTER * chance), 0.0), DELAY_SECONDS_MAX)

@@ -19,7 +19,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
     if len(headers) > HEADERS_MAX:
         raise ValueError(f"{len(headers)} custom headers; at most {HEADERS_MAX} are allowed")
     for name, value in headers.items():
-        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value) or len(value) > HEADER_BYTES_MAX:
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value) or len(name) + len(value) > HEADER_BYTES_MAX:
             raise ValueError(f"the header {name!r} is not a valid name and a value of printable ASCII")
         if name.lower() in _OURS or name.lower().startswith("webhook-"):
             raise ValueError(f"the header {name!r} is set by the worker itself")

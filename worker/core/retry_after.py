@@ -21,7 +21,7 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
         return None
     value = value.strip()
     if value.isdigit():
-        seconds = HOLD_SECONDS_MAX if len(value) > 9 else float(value)
+        seconds = float(value)  # not int(): it refuses very long numbers
     elif match := _IMF_FIXDATE.fullmatch(value):
         day, month, year, *time = match.groups()
         try:

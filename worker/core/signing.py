@@ -1,7 +1,6 @@
 """Standard Webhooks signatures (https://www.standardwebhooks.com, specification 1.0.0), symmetric scheme `v1`."""
 
 import base64
-import binascii
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ class SigningKey:
         prefix, _, encoded = text.partition("_")
         try:
             secret = base64.b64decode(encoded, validate=True)
-        except binascii.Error:
+        except ValueError:
             secret = b""
         if prefix != "whsec" or not 24 <= len(secret) <= 64:
             message = 'a key is "whsec_" and 24 to 64 bytes in base64'
@@ -31,6 +30,4 @@ def sign(keys: Iterable[SigningKey], message_id: str, timestamp: int, body: byte
     """Return the `webhook-signature` header: one `v1,<base64>` a key, space-separated, HMAC-SHA256 of `id.timestamp.body`."""
     signed = b"%s.%d.%s" % (message_id.encode(), timestamp, body)
     # hmac.digest, not hmac.new: one call into OpenSSL, and hmac.new leaks on PyPy before 8.0.1.
-    return " ".join(
-        "v1," + base64.b64encode(hmac.digest(key.secret, signed, "sha256")).decode() for key in keys
-    )
+    return " ".join("v1," + base64.b64encode(hmac.digest(key.secret, signed, "sha256")).decode() for key in keys)

@@ -11,8 +11,7 @@ URL_BYTES_MAX = 2048
 _FORM = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?]*)(?P<rest>.*)", re.DOTALL)
 _AUTHORITY = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]{1,5}))?")
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\#@<>\"`{}|^]")
-_LOOKS_NUMERIC = re.compile(r"(?:0[xX][0-9a-fA-F]*|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]*|[0-9]+))*\.?")
-_LAST_LABEL_NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?")
+_LAST_LABEL_NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.*")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 
 
@@ -73,14 +72,14 @@ def _host(text: str) -> str:
         return _refuse("the host is empty or percent-encoded")
     try:
         name = text.lower() if text.isascii() else idna.encode(text, uts46=True).decode()
-        if "xn--" in name:
-            idna.decode(name)
+        if "xn--" in name and idna.encode(idna.decode(name)) != name.encode():
+            _refuse("the host is not in its canonical international form")
     except (idna.IDNAError, UnicodeError):
         return _refuse("the host is not a valid international name")
     name = name.removesuffix(".")
-    if _LOOKS_NUMERIC.fullmatch(name) or _LAST_LABEL_NUMERIC.fullmatch(name):
+    if _LAST_LABEL_NUMERIC.fullmatch(name):  # whoever dials would read it as an IPv4 address, in one way or another
         try:
-            return str(IPv4Address(name))  # leading zeros are refused: they may be read as octal
+            return str(IPv4Address(text.removesuffix(".")))  # leading zeros are refused: they may be read as octal
         except AddressValueError:
             return _refuse("the host looks numeric and is not a canonical dotted quad")
     if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):

@@ -1,1 +1,1 @@
-"""claim → pace → send → classify → record, over two ports: a Store and a Sender. anyio only: it runs on trio's virtual clock too."""
+"""claim → pace → send → classify → record, over two ports. anyio only, so that it also runs on trio's virtual clock."""

@@ -96,7 +96,7 @@ class Pipeline:
         return len(self._ready) + self._at_work + len(self._recorder)
 
     async def run(self) -> None:
-        """Deliver until stopped. Returns when every outcome is recorded, or cannot be (leases then expire, and others take over)."""
+        """Deliver until stopped. Returns when every outcome is recorded, or cannot be: leases then expire, others take over."""
         async with anyio.create_task_group() as background:
             background.start_soon(self._recorder.run)
             background.start_soon(self._extend_leases)
@@ -193,7 +193,9 @@ class Pipeline:
             self._release(delivery)
             return
         except anyio.get_cancelled_exc_class():
-            self._recorder.add(Outcome(delivery, Decision("retry", "interrupted"), started, self._clock() - started, INTERRUPTED))
+            self._recorder.add(
+                Outcome(delivery, Decision("retry", "interrupted"), started, self._clock() - started, INTERRUPTED)
+            )
             raise
         except Exception as error:  # noqa: BLE001 - one delivery's surprise must not reach its siblings
             exchange = Exchange(outcome="internal_error", error=f"{type(error).__name__}: {error}")

@@ -33,7 +33,7 @@ class Store(Protocol):
     """Leases, fences and the schedule. Every method may raise StoreError, and may then be called again."""
 
     async def claim(self, rows_max: int, bytes_max: int) -> Claimed:
-        """Lease due deliveries: at most `rows_max`, and about `bytes_max` of payload. The claim's `lease_expires` is not yet set."""
+        """Lease due deliveries: at most `rows_max`, about `bytes_max` of payload. `lease_expires` is for the caller to set."""
 
     async def record(self, outcomes: Sequence[Outcome], now: float) -> int:
         """Write outcomes, at monotonic time `now`; return how many changed something (the others were fenced off)."""
@@ -49,4 +49,4 @@ class Sender(Protocol):
     """Carries one request. It never raises for what the network or the receiver does: that is in the Exchange."""
 
     async def send(self, request: Request, before_write: Callable[[], None]) -> Exchange:
-        """Send, within the request's one deadline. `before_write` is called just before the first byte; what it raises passes through."""
+        """Send, within the request's one deadline. `before_write` is called just before the first byte and may raise."""

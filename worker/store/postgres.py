@@ -1,7 +1,7 @@
 """The pipeline's Store in Postgres: a batch crosses the driver as one JSON value each way."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from worker.core.escape import escape
@@ -9,7 +9,7 @@ from worker.core.model import Claim, Delivery, Endpoint, Outcome
 from worker.core.signing import SigningKey
 from worker.pipeline.ports import Claimed
 from worker.store.codec import dumps, loads
-from worker.store.database import connect
+from worker.store.database import Database, connect
 from worker.store.sql import statements
 
 ENDPOINTS_CACHED_MAX = 10_000
@@ -18,7 +18,7 @@ ENDPOINTS_CACHED_MAX = 10_000
 class PostgresStore:
     """Four connections, so that claims, records, leases and housekeeping never wait for each other."""
 
-    def __init__(self, dsn: str, worker: str) -> None:
+    def __init__(self, dsn: str, worker: str, connect: Callable[[str], Database] = connect) -> None:
         self._worker = worker
         self._claims, self._records, self._leases, self._house = (connect(dsn) for _ in range(4))
         self._sql = statements()
@@ -31,14 +31,14 @@ class PostgresStore:
             return Claimed(document["now"], drained=document["drained"])
         claim = Claim(document["claim"], document["lease"], 0.0)
         endpoints = {int(key): self._endpoint(int(key), value) for key, value in document["endpoints"].items()}
-        now = document["now"]
+        now, rows = document["now"], document["deliveries"]
         deliveries = [
             Delivery(
                 claim, id_, endpoints[endpoint_id], attempt, attempts_before,
                 None if send_after is None else now + send_after,
                 event_id, content_type, None if payload is None else payload.encode(),
             )
-            for id_, endpoint_id, attempt, attempts_before, send_after, event_id, content_type, payload in document["deliveries"]
+            for id_, endpoint_id, attempt, attempts_before, send_after, event_id, content_type, payload in rows
         ]  # fmt: skip
         return Claimed(now, claim, deliveries, document["drained"])
 

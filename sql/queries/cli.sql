@@ -1,0 +1,190 @@
+-- What operators and producer services ask. Filters that are null do not filter. Pages are keyset pages, newest first:
+-- the cursor is the last id of the page before. One row more than a page is asked for, to learn whether there is more.
+
+-- name: endpoints_create
+-- A batch of endpoints from a JSON array of {url, tenant, settings, keys}; the ids and keys in input order.
+select c.id, c.key
+from jsonb_array_elements($1::text::jsonb) with ordinality as e (document, nth)
+cross join lateral webhook.create_endpoint(
+    e.document ->> 'url', e.document ->> 'tenant', e.document -> 'settings',
+    array(select jsonb_array_elements_text(e.document -> 'keys')), $2::text, $3::text
+) as c
+order by e.nth
+
+-- name: endpoints_page
+-- Endpoints, by id or by filters: id, tenant, state, cursor, rows.
+select e.id, e.tenant, e.url, e.event_types, e.state, e.state_reason, e.rate, e.burst, e.max_in_flight, e.timeout_seconds,
+       e.circuit, e.created_at, e.in_flight, e.retry_seconds, e.headers::text as headers, e.not_before
+from webhook.endpoints as e
+where ($1::bigint is null or e.id = $1)
+  and ($2::text is null or e.tenant = $2)
+  and ($3::text is null or e.state = $3)
+  and ($4::bigint is null or e.id < $4)
+order by e.id desc
+limit $5::int
+
+-- name: endpoint_set
+-- Changes one endpoint: id, changes as JSON, actor, reason.
+select webhook.set_endpoint($1::bigint, $2::text::jsonb, $3::text, $4::text)
+
+-- name: endpoint_pause
+-- Holds an endpoint's deliveries: id, actor, reason.
+select webhook.pause_endpoint($1::bigint, $2::text, $3::text)
+
+-- name: endpoint_resume
+-- Lets a paused endpoint's deliveries go: id, actor, reason.
+select webhook.resume_endpoint($1::bigint, $2::text, $3::text)
+
+-- name: endpoint_disable
+-- Holds an endpoint's deliveries until somebody enables it: id, actor, reason.
+select webhook.disable_endpoint($1::bigint, $2::text, $3::text)
+
+-- name: endpoint_enable
+-- Enables an endpoint, whatever state it was in: id, actor, reason.
+select webhook.enable_endpoint($1::bigint, $2::text, $3::text)
+
+-- name: event_enqueue
+-- One event: type, payload, tenant, idempotency key, when (null: now), seconds from now.
+select webhook.enqueue(
+    $1::text, $2::text, $3::text, $4::text,
+    coalesce($5::timestamptz, now()) + make_interval(secs => $6::float8)
+)
+
+-- name: deliveries_page
+-- Deliveries by filters: state, endpoint, tenant, event type, created since, cursor, rows. Each of the three tables gives
+-- a page by its own index before the view fills in the rest. A delivery finishes after its event was created, so `since`
+-- prunes partitions of finished ones, too.
+with candidate as (
+    (
+        select p.id from webhook.pending as p
+        join webhook.endpoint_sched as s using (endpoint_id)
+        where ($1::text is null or $1 = case when s.state = 'enabled' and p.run_at < 'infinity' then 'pending' else 'held' end)
+          and ($1::text is null or $1 in ('pending', 'held'))
+          and ($2::bigint is null or p.endpoint_id = $2)
+          and ($3::text is null or exists (select from webhook.endpoint as e where e.id = p.endpoint_id and e.tenant = $3))
+          and ($4::text is null or exists (
+              select from webhook.event as v where v.id = p.event_id and v.created_at = p.event_created_at and v.event_type = $4))
+          and ($5::timestamptz is null or p.event_created_at >= $5)
+          and ($6::bigint is null or p.id < $6)
+        order by p.id desc limit $7::int
+    ) union all (
+        select i.id from webhook.inflight as i
+        where ($1::text is null or $1 = 'in_flight')
+          and ($2::bigint is null or i.endpoint_id = $2)
+          and ($3::text is null or exists (select from webhook.endpoint as e where e.id = i.endpoint_id and e.tenant = $3))
+          and ($4::text is null or exists (
+              select from webhook.event as v where v.id = i.event_id and v.created_at = i.event_created_at and v.event_type = $4))
+          and ($5::timestamptz is null or i.event_created_at >= $5)
+          and ($6::bigint is null or i.id < $6)
+        order by i.id desc limit $7::int
+    ) union all (
+        select f.id from webhook.finished as f
+        where ($1::text is null or f.state = $1)
+          and ($2::bigint is null or f.endpoint_id = $2)
+          and ($3::text is null or exists (select from webhook.endpoint as e where e.id = f.endpoint_id and e.tenant = $3))
+          and ($4::text is null or exists (
+              select from webhook.event as v where v.id = f.event_id and v.created_at = f.event_created_at and v.event_type = $4))
+          and ($5::timestamptz is null or (f.event_created_at >= $5 and f.finished_at >= $5))
+          and ($6::bigint is null or f.id < $6)
+        order by f.id desc limit $7::int
+    )
+)
+select d.id, d.event_id, d.endpoint_id, d.tenant, d.event_type, d.state, d.attempts,
+       nullif(d.next_attempt_at, 'infinity') as next_attempt_at, d.created_at, d.finished_at, d.last_status, d.last_error
+from webhook.deliveries as d
+where d.id = any (array(select c.id from candidate as c order by c.id desc limit $7::int))
+order by d.id desc
+
+-- name: delivery
+-- One delivery.
+select d.id, d.event_id, d.endpoint_id, d.tenant, d.event_type, d.state, d.attempts,
+       nullif(d.next_attempt_at, 'infinity') as next_attempt_at, d.created_at, d.finished_at, d.last_status, d.last_error
+from webhook.deliveries as d
+where d.id = $1::bigint
+
+-- name: delivery_retry
+-- Makes one delivery due now: id, force, actor, reason. The state that it was in.
+select webhook.retry_delivery($1::bigint, $2::boolean, $3::text, $4::text)
+
+-- name: attempts_page
+-- Attempts by filters: delivery, endpoint, outcome, started since, cursor (delivery and attempt), rows.
+select a.delivery_id, a.event_id, a.endpoint_id, a.attempt, a.started_at, a.duration_seconds, a.outcome, a.status,
+       a.response, a.error, a.worker
+from webhook.attempts as a
+where ($1::bigint is null or a.delivery_id = $1)
+  and ($2::bigint is null or a.endpoint_id = $2)
+  and ($3::text is null or a.outcome = $3)
+  and ($4::timestamptz is null or a.started_at >= $4)
+  and ($5::bigint is null or (a.delivery_id, a.attempt) < ($5, $6::int))
+order by a.delivery_id desc, a.attempt desc
+limit $7::int
+
+-- name: stats
+-- What an operator looks at first, without counting a big table: each number is exact up to a bound of rows ($1), and
+-- beyond it the planner's estimate, or "at least". `oldest` looks at up to $2 endpoints, those longest due first, and
+-- trusts `head`, so that it does not walk over dead rows.
+with pending as (
+    select count(*) as n from (select from webhook.pending limit $1::int + 1) as bounded
+), inflight as (
+    select count(*) as n from (select from webhook.inflight limit $1::int + 1) as bounded
+), dead as (
+    select count(*) as n from (
+        select from webhook.finished as f
+        where f.state = 'dead' and f.finished_at > clock_timestamp() - interval '24 hours' limit $1::int + 1
+    ) as bounded
+), oldest as (
+    select min(p.run_at) as run_at
+    from (
+        select s.endpoint_id, s.head from webhook.endpoint_sched as s
+        where s.state = 'enabled' order by s.next_at limit $2::int
+    ) as s
+    cross join lateral (
+        select q.run_at from webhook.pending as q
+        where q.endpoint_id = s.endpoint_id and q.run_at >= s.head order by q.run_at limit 1
+    ) as p
+    where p.run_at <= clock_timestamp()
+), estimate as (
+    select c.reltuples::bigint as n from pg_class as c where c.oid = 'webhook.pending'::regclass
+)
+select case when p.n > $1 then greatest(e.n, p.n) else p.n end as backlog, p.n > $1 as backlog_is_estimate,
+       i.n as in_flight, i.n > $1 as in_flight_is_at_least,
+       extract(epoch from clock_timestamp() - o.run_at)::float8 as oldest_due_seconds,
+       (select count(*) from webhook.endpoint_sched as s where s.state = 'enabled') as endpoints_enabled,
+       (select count(*) from webhook.endpoint_sched as s where s.state = 'paused') as endpoints_paused,
+       (select count(*) from webhook.endpoint_sched as s where s.state = 'disabled') as endpoints_disabled,
+       d.n as dead_last_24h, d.n > $1 as dead_last_24h_is_at_least
+from pending as p, inflight as i, dead as d, oldest as o, estimate as e
+
+-- name: check_partitions
+-- How many weeks in a row, this one first, have a partition of each table that grows with time.
+select t.name as table_name, (
+    select coalesce(min(w.n) filter (where not exists (
+        select from pg_inherits as h join pg_class as c on c.oid = h.inhrelid
+        where h.inhparent = ('webhook.' || t.name)::regclass
+          and c.relname = t.name || to_char(date_trunc('week', now() at time zone 'UTC') + w.n * interval '7 days', '"_"IYYY"w"IW')
+    )), 53)::int
+    from generate_series(0, 52) as w (n)
+) as weeks
+from (values ('event'), ('finished'), ('attempt')) as t (name)
+order by t.name
+
+-- name: check_defaults
+-- Which of the default partitions hold rows: they should only catch what no other partition takes.
+select t.name as table_name
+from (values
+    ('event', exists (select from webhook.event_default)),
+    ('finished', exists (select from webhook.finished_default)),
+    ('attempt', exists (select from webhook.attempt_default))
+) as t (name, filled)
+where t.filled
+order by t.name
+
+-- name: check_wake
+-- How long the oldest due row of `wake` has been waiting to be drained (looking at 10,000 of them), in seconds.
+select coalesce(extract(epoch from clock_timestamp() - min(w.run_at)), 0)::float8
+from (select run_at from webhook.wake limit 10000) as w
+where w.run_at <= clock_timestamp()
+
+-- name: check_keys
+-- Whether any signing key is stored unsealed.
+select exists (select from webhook.endpoint_key as k where k.sealed_with is null and k.expires_at > now())

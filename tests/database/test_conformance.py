@@ -1,0 +1,567 @@
+"""One suite for every store: in memory, and in Postgres through either driver. They must not differ in anything seen here."""
+
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
+
+import anyio
+import pytest
+
+from worker.core.model import Decision, Delivery, Disposition, Exchange, Outcome
+from worker.pipeline.ports import Store
+from worker.store.database import Database
+from worker.store.memory import MemoryStore
+from worker.store.postgres import PostgresStore
+
+URL = "http://127.0.0.1:9/hook"
+KINDS = ("memory", "psycopg") if sys.implementation.name == "pypy" else ("memory", "asyncpg", "psycopg")
+
+
+class ReapingStore(Store, Protocol):
+    async def reap(self) -> int: ...
+
+
+class Bench(Protocol):
+    """Two workers' stores on the same deliveries, and the producer's and operator's side of them."""
+
+    a: ReapingStore
+    b: ReapingStore
+    shifted: float
+    """Seconds by which the past was moved; add it to a time seen now to compare it with one seen earlier."""
+
+    async def add(self, **settings: Any) -> int: ...
+    async def enqueue(self, payload: str = "{}", event_type: str = "order.created", in_seconds: float = 0.0) -> int: ...
+    async def change(self, endpoint: int, **changes: Any) -> None: ...
+    async def steer(self, verb: str, endpoint: int) -> None: ...
+    async def retry(self, delivery: int) -> str: ...
+    async def states(self) -> list[tuple[str, int]]: ...
+    async def endpoint_state(self, endpoint: int) -> str: ...
+    async def pass_time(self, seconds: float) -> None: ...
+
+
+class MemoryBench:
+    def __init__(self) -> None:
+        self.now, self.shifted = 1_800_000_000.0, 0.0
+        self.a = self.b = self.store = MemoryStore(lambda: self.now)
+
+    async def add(self, **settings: Any) -> int:
+        return self.store.add_endpoint(URL, **settings)
+
+    async def enqueue(self, payload: str = "{}", event_type: str = "order.created", in_seconds: float = 0.0) -> int:
+        return self.store.enqueue(event_type, payload.encode(), deliver_at=self.now + in_seconds)
+
+    async def change(self, endpoint: int, **changes: Any) -> None:
+        self.store.set_endpoint(endpoint, **changes)
+
+    async def steer(self, verb: str, endpoint: int) -> None:
+        getattr(self.store, verb)(endpoint)
+
+    async def retry(self, delivery: int) -> str:
+        return self.store.retry(delivery, force=True)
+
+    async def states(self) -> list[tuple[str, int]]:
+        return [(self.store.state(id_), stored.attempt) for id_, stored in sorted(self.store.deliveries.items())]
+
+    async def endpoint_state(self, endpoint: int) -> str:
+        return self.store.endpoint_state(endpoint)[0]
+
+    async def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class PostgresBench:
+    def __init__(self, dsn: str, connect: Callable[[str], Database]) -> None:
+        self.a, self.b = PostgresStore(dsn, "a", connect), PostgresStore(dsn, "b", connect)
+        self.database, self.shifted = connect(dsn), 0.0
+
+    async def add(self, **settings: Any) -> int:
+        sql = "select id from webhook.create_endpoint($1::text, settings => $2::text::jsonb)"
+        return int(await self.database.value(sql, URL, json.dumps(settings)))
+
+    async def enqueue(self, payload: str = "{}", event_type: str = "order.created", in_seconds: float = 0.0) -> int:
+        sql = "select webhook.enqueue($1::text, $2::text, deliver_at => clock_timestamp() + make_interval(secs => $3::float8))"
+        return int(await self.database.value(sql, event_type, payload, in_seconds))
+
+    async def change(self, endpoint: int, **changes: Any) -> None:
+        await self.database.value("select webhook.set_endpoint($1::bigint, $2::text::jsonb)", endpoint, json.dumps(changes))
+
+    async def steer(self, verb: str, endpoint: int) -> None:
+        await self.database.value(f"select webhook.{verb}_endpoint($1::bigint)", endpoint)
+
+    async def retry(self, delivery: int) -> str:
+        return str(await self.database.value("select webhook.retry_delivery($1::bigint, force => true)", delivery))
+
+    async def states(self) -> list[tuple[str, int]]:
+        rows = await self.database.rows("select state, attempts from webhook.deliveries order by id")
+        return [(row["state"], row["attempts"]) for row in rows]
+
+    async def endpoint_state(self, endpoint: int) -> str:
+        return str(await self.database.value("select state from webhook.endpoints where id = $1::bigint", endpoint))
+
+    async def pass_time(self, seconds: float) -> None:
+        """Move the past further away, which is the same as letting time pass."""
+        self.shifted += seconds
+        moved = f"- interval '{seconds} s'"
+        await self.database.script(
+            [
+                f"update webhook.wake set run_at = run_at {moved}",
+                f"update webhook.pending set run_at = run_at {moved}",
+                f"update webhook.claim_batch set claimed_at = claimed_at {moved}, lease_until = lease_until {moved}",
+                f"""update webhook.endpoint_sched set tat = tat {moved}, not_before = not_before {moved},
+                           head = head {moved}, next_at = next_at {moved}""",
+            ]
+        )
+
+    async def close(self) -> None:
+        for connection in (self.a, self.b, self.database):
+            await connection.close()
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def kind_dsn(kind: str, request: pytest.FixtureRequest) -> str | None:
+    return None if kind == "memory" else str(request.getfixturevalue("dsn"))
+
+
+@pytest.fixture
+async def bench(kind: str, kind_dsn: str | None) -> AsyncIterator[Bench]:
+    if kind_dsn is None:
+        yield MemoryBench()
+        return
+    if kind == "asyncpg":
+        from worker.store.asyncpg_database import AsyncpgDatabase as Driver
+    else:
+        from worker.store.psycopg_database import PsycopgDatabase as Driver  # type: ignore[assignment]  # the same protocol
+    postgres = PostgresBench(kind_dsn, Driver)
+    yield postgres
+    await postgres.close()
+
+
+async def claim(store: Store, rows: int = 100, bytes_max: int = 1 << 30) -> list[Delivery]:
+    return (await store.claim(rows, bytes_max)).deliveries
+
+
+async def record(
+    store: Store,
+    deliveries: list[Delivery],
+    disposition: Disposition = "delivered",
+    *,
+    retry: float = 0.0,
+    hold: float | None = None,
+    disable: str | None = None,
+) -> int:
+    status = {"delivered": 200, "retry": 500, "dead": 500, "released": None}[disposition]
+    decision = Decision(disposition, "ok" if status == 200 else "http_status", retry, hold, disable)
+    return await store.record([Outcome(d, decision, 10.0, 0.25, Exchange(status)) for d in deliveries], 11.0)
+
+
+# -- claims ----------------------------------------------------------------------------------------------------------
+
+
+async def test_claim_carries_everything(bench: Bench) -> None:
+    """A claimed delivery has its payload byte for byte, its endpoint, and this attempt counted."""
+    endpoint = await bench.add(headers={"X-Team": "orders"}, retry_seconds=[1, 2.5], timeout_seconds=7)
+    payload = '{"n":  1, "é": "\\u0000\U0001f642"}\n'
+    event = await bench.enqueue(payload)
+    (delivery,) = await claim(bench.a)
+    assert payload.encode() == delivery.payload
+    assert (event, 1, 0, None) == (delivery.event_id, delivery.attempt, delivery.attempts_before, delivery.send_at)
+    assert delivery.content_type == "application/json"
+    config = delivery.endpoint
+    assert (endpoint, URL, 7.0, (1.0, 2.5)) == (config.id, config.url, config.timeout_seconds, config.retry_seconds)
+    assert config.headers == (("X-Team", "orders"),)
+    assert len(config.keys) == 1
+    assert await bench.states() == [("in_flight", 1)]
+
+
+async def test_claimed_once(bench: Bench) -> None:
+    """What one worker has claimed, nobody else gets."""
+    await bench.add()
+    await bench.enqueue()
+    assert len(await claim(bench.a)) == 1
+    assert await claim(bench.b) == []
+    assert await claim(bench.a) == []
+
+
+async def test_concurrent_claims_share_nothing(bench: Bench) -> None:
+    """Two workers that claim at once get every delivery exactly once between them."""
+    for _ in range(6):
+        await bench.add()
+    for _ in range(10):
+        await bench.enqueue()
+    got: list[int] = []
+
+    async def worker(store: Store) -> None:
+        for _ in range(12):
+            got.extend(delivery.id for delivery in await claim(store, 12))
+
+    async with anyio.create_task_group() as workers:
+        workers.start_soon(worker, bench.a)
+        workers.start_soon(worker, bench.b)
+    got += [delivery.id for delivery in await claim(bench.a)]  # an endpoint that both wanted at the very end
+    assert sorted(set(got)) == sorted(got)
+    assert len(got) == 60
+
+
+async def test_lease_is_twice_the_longest_deadline(bench: Bench) -> None:
+    """A batch's lease is 30 s, or twice the longest deadline in it."""
+    await bench.add(timeout_seconds=10)
+    await bench.enqueue()
+    first = (await bench.a.claim(10, 1 << 20)).claim
+    assert first is not None
+    assert first.lease_seconds == 30.0
+    await bench.add(timeout_seconds=100)
+    await bench.enqueue()
+    second = (await bench.a.claim(10, 1 << 20)).claim
+    assert second is not None
+    assert second.lease_seconds == 200.0
+
+
+async def test_quantum(bench: Bench) -> None:
+    """An endpoint with a thousand due deliveries takes only its share of a batch."""
+    huge = await bench.add(event_types=["huge"])
+    small = [await bench.add(event_types=["small"]) for _ in range(4)]
+    for _ in range(60):
+        await bench.enqueue(event_type="huge")
+    await bench.enqueue(event_type="small")
+    taken = Counter(delivery.endpoint.id for delivery in await claim(bench.a, 20))
+    assert {huge: 4, **dict.fromkeys(small, 1)} == taken
+
+
+async def test_bytes_bound_a_claim(bench: Bench) -> None:
+    """A claim stops at its bytes, but always gives one delivery."""
+    await bench.add()
+    for _ in range(5):
+        await bench.enqueue("x" * 1000)
+    assert len(await claim(bench.a, 100, 1500)) == 2
+    assert len(await claim(bench.a, 100, 1)) == 1
+    assert len(await claim(bench.a, 100)) == 2
+
+
+async def test_deliver_at_in_the_future(bench: Bench) -> None:
+    """A delivery is not claimed before its time."""
+    await bench.add()
+    await bench.enqueue(in_seconds=60)
+    assert await claim(bench.a) == []
+    await bench.pass_time(58)
+    assert await claim(bench.a) == []
+    await bench.pass_time(2.1)
+    assert len(await claim(bench.a)) == 1
+
+
+async def test_older_rows_are_never_hidden(bench: Bench) -> None:
+    """An event that commits late, with an earlier time than what was already claimed, is found at once."""
+    await bench.add()
+    for _ in range(3):
+        await bench.enqueue()
+    assert len(await claim(bench.a)) == 3
+    await bench.enqueue("late", in_seconds=-3600)
+    assert [delivery.payload for delivery in await claim(bench.a)] == [b"late"]
+
+
+async def test_oldest_first(bench: Bench) -> None:
+    """An endpoint's deliveries are claimed in the order in which they are due."""
+    await bench.add()
+    for seconds in (-1, -3, -2):
+        await bench.enqueue(str(seconds), in_seconds=seconds)
+    assert [b"-3", b"-2"] == [delivery.payload for _ in range(2) for delivery in await claim(bench.a, 1)]
+
+
+async def test_has_due(bench: Bench) -> None:
+    """Something is due if it could be sent now: not what is held, in flight or for later."""
+    endpoint = await bench.add()
+    assert not await bench.a.has_due()
+    await bench.enqueue()
+    assert await bench.a.has_due()
+    deliveries = await claim(bench.a)
+    assert not await bench.a.has_due()
+    await record(bench.a, deliveries, "retry", retry=60)
+    assert not await bench.a.has_due()
+    await bench.pass_time(61)
+    assert await bench.a.has_due()
+    await bench.steer("pause", endpoint)
+    assert not await bench.a.has_due()
+
+
+# -- records ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("disposition", ["delivered", "dead"])
+async def test_terminal(bench: Bench, disposition: Disposition) -> None:
+    """A delivered or dead delivery is never claimed again."""
+    await bench.add()
+    await bench.enqueue()
+    assert await record(bench.a, await claim(bench.a), disposition) == 1
+    assert await bench.states() == [(disposition, 1)]
+    await bench.pass_time(1e6)
+    assert await claim(bench.a) == []
+
+
+@pytest.mark.parametrize("disposition", ["delivered", "dead", "retry", "released"])
+async def test_recording_twice(bench: Bench, disposition: Disposition) -> None:
+    """A record whose answer was lost may be sent again: it changes nothing twice."""
+    await bench.add(max_in_flight=1)
+    await bench.enqueue()
+    deliveries = await claim(bench.a)
+    assert await record(bench.a, deliveries, disposition, retry=60) == 1
+    after = await bench.states()
+    assert await record(bench.a, deliveries, disposition, retry=60) == 0
+    assert await record(bench.b, deliveries, "dead") == 0
+    assert after == await bench.states()
+
+
+async def test_retry_waits(bench: Bench) -> None:
+    """A retry is due after its delay, not before, and counts one more attempt."""
+    await bench.add()
+    await bench.enqueue()
+    await record(bench.a, await claim(bench.a), "retry", retry=60)
+    assert await bench.states() == [("pending", 1)]
+    await bench.pass_time(58)
+    assert await claim(bench.a) == []
+    await bench.pass_time(2.1)
+    assert [delivery.attempt for delivery in await claim(bench.b)] == [2]
+
+
+async def test_released(bench: Bench) -> None:
+    """What was given back unsent is due at once, and its attempt does not count."""
+    await bench.add()
+    await bench.enqueue()
+    await record(bench.a, await claim(bench.a), "released")
+    assert await bench.states() == [("pending", 0)]
+    assert [delivery.attempt for delivery in await claim(bench.b)] == [1]
+
+
+async def test_fence(bench: Bench) -> None:
+    """A worker that lost its claim changes nothing, though the delivery is in flight again."""
+    await bench.add()
+    await bench.enqueue()
+    late = await claim(bench.a)
+    await bench.pass_time(31)
+    assert await bench.b.reap() == 1
+    current = await claim(bench.b)
+    assert await record(bench.a, late) == 0
+    assert await bench.states() == [("in_flight", 2)]
+    assert await record(bench.b, current) == 1
+    assert await bench.states() == [("delivered", 2)]
+
+
+async def test_manual_retry_fences_the_worker(bench: Bench) -> None:
+    """A delivery that an operator takes from its worker is due at once; that worker's outcome comes too late."""
+    await bench.add(retry_seconds=[3600])
+    await bench.enqueue()
+    late = await claim(bench.a)
+    assert await bench.retry(late[0].id) == "in_flight"
+    assert await record(bench.a, late) == 0
+    (again,) = await claim(bench.b)
+    assert (again.attempt, again.attempts_before) == (2, 1)
+
+
+# -- leases ----------------------------------------------------------------------------------------------------------
+
+
+async def test_expired_lease(bench: Bench) -> None:
+    """What a lost worker held is due at once with its attempt counted, and dead when the schedule is used up."""
+    await bench.add(retry_seconds=[3600, 3600])
+    await bench.enqueue()
+    for attempt in (1, 2, 3):
+        assert [delivery.attempt for delivery in await claim(bench.a)] == [attempt]
+        assert await bench.b.reap() == 0
+        await bench.pass_time(31)
+        assert await bench.b.reap() == 1
+        assert await bench.b.reap() == 0
+    assert await bench.states() == [("dead", 3)]
+    assert await claim(bench.a) == []
+
+
+async def test_reap_frees_the_slots(bench: Bench) -> None:
+    """A lost worker's deliveries no longer count as in flight."""
+    await bench.add(max_in_flight=2)
+    for _ in range(3):
+        await bench.enqueue()
+    assert len(await claim(bench.a)) == 2
+    await bench.pass_time(31)
+    assert await bench.a.reap() == 2
+    assert len(await claim(bench.b)) == 2
+
+
+async def test_extend(bench: Bench) -> None:
+    """An extended lease holds for its whole length again; claims that are gone are not among the answer."""
+    await bench.add()
+    await bench.enqueue()
+    claimed = await bench.a.claim(10, 1 << 20)
+    assert claimed.claim is not None
+    own = claimed.claim.id
+    await bench.pass_time(20)
+    assert await bench.a.extend([own, own + 1000]) == {own}
+    await bench.pass_time(20)
+    assert await bench.b.reap() == 0
+    assert await record(bench.a, claimed.deliveries) == 1
+    assert await bench.a.extend([own]) == set()
+
+
+# -- limits ----------------------------------------------------------------------------------------------------------
+
+
+async def test_in_flight_cap(bench: Bench) -> None:
+    """Both workers together never hold more than the cap, and a free slot is used at once."""
+    await bench.add(max_in_flight=3)
+    for _ in range(10):
+        await bench.enqueue()
+    held = await claim(bench.a, 2)
+    assert len(held) == 2
+    assert len(await claim(bench.b)) == 1
+    assert await claim(bench.a) == []
+    assert await record(bench.a, held) == 2
+    assert len(await claim(bench.b)) == 2
+    assert await claim(bench.b) == []
+
+
+async def test_burst(bench: Bench) -> None:
+    """A burst is sent at once; what follows waits for the rate."""
+    await bench.add(rate=1, burst=3)
+    for _ in range(10):
+        await bench.enqueue()
+    claimed = await bench.a.claim(10, 1 << 20)
+    assert [0.0, 0.0, 0.0] == [send_at(delivery) - claimed.database_now for delivery in claimed.deliveries]
+    assert await claim(bench.b) == []
+    await bench.pass_time(1)
+    claimed = await bench.b.claim(10, 1 << 20)
+    assert len(claimed.deliveries) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_planned_sends_conform(bench: Bench, seed: int) -> None:
+    """Planned sends never exceed rate × time + burst, over both workers, and are at most half a second ahead."""
+    chance = random.Random(seed)
+    rate, burst = chance.choice([0.5, 4.0, 40.0]), chance.choice([1, 2, 10])
+    endpoint = await bench.add(rate=rate, burst=burst, max_in_flight=1000)
+    for _ in range(120):
+        await bench.enqueue()
+    sends: list[float] = []
+    for _ in range(25):
+        claimed = await chance.choice([bench.a, bench.b]).claim(chance.choice([1, 5, 100]), 1 << 20)
+        planned = [send_at(delivery) for delivery in claimed.deliveries]
+        assert all(0.0 <= at - claimed.database_now < 0.5 + 1e-4 for at in planned)
+        assert {endpoint} >= {delivery.endpoint.id for delivery in claimed.deliveries}
+        sends += [at + bench.shifted for at in planned]
+        await bench.pass_time(chance.choice([0.0, 0.05, 0.3, 3 / rate]))
+    assert sorted(sends) == sends
+    assert len(sends) > burst
+    for first, start in enumerate(sends):
+        for last in range(first, len(sends)):
+            assert last - first + 1 <= rate * (sends[last] - start) + burst + 1e-3 * rate
+
+
+async def test_rate_is_used(bench: Bench) -> None:
+    """A limited endpoint with work gets its whole rate, when it is asked often enough."""
+    await bench.add(rate=20, burst=1)
+    for _ in range(60):
+        await bench.enqueue()
+    sent = 0
+    for _ in range(20):
+        deliveries = await claim(bench.a)
+        sent += await record(bench.a, deliveries) if deliveries else 0
+        await bench.pass_time(0.1)
+    assert 40 <= sent <= 54
+
+
+@pytest.mark.parametrize("rate", [None, 100])
+async def test_limit_changed_while_running(bench: Bench, rate: float | None) -> None:
+    """A higher limit applies at once, whatever the old one had planned."""
+    endpoint = await bench.add(rate=0.001)
+    for _ in range(10):
+        await bench.enqueue()
+    assert len(await claim(bench.a)) == 1
+    assert await claim(bench.a) == []
+    await bench.change(endpoint, rate=rate)
+    assert len(await claim(bench.a)) == 9
+
+
+async def test_lower_limit_applies_at_once(bench: Bench) -> None:
+    """A lower limit holds from the next claim on."""
+    endpoint = await bench.add()
+    for _ in range(20):
+        await bench.enqueue()
+    assert len(await claim(bench.a, 5)) == 5
+    await bench.change(endpoint, rate=1, burst=2)
+    assert len(await claim(bench.a)) == 2
+    await bench.change(endpoint, rate=None, max_in_flight=10)
+    assert len(await claim(bench.a)) == 3
+
+
+# -- endpoints -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("hold", "release"), [("pause", "resume"), ("disable", "enable")])
+async def test_held(bench: Bench, hold: str, release: str) -> None:
+    """A paused or disabled endpoint holds what it has and what comes; what is in flight may end; then all is due."""
+    endpoint = await bench.add()
+    await bench.enqueue()
+    in_flight = await claim(bench.a)
+    await bench.enqueue()
+    await bench.steer(hold, endpoint)
+    await bench.enqueue()
+    assert await claim(bench.a) == []
+    assert await record(bench.a, in_flight, "released") == 1
+    assert await claim(bench.a) == []
+    assert await bench.states() == [("held", 0)] * 3
+    await bench.steer(release, endpoint)
+    assert len(await claim(bench.a)) == 3
+
+
+async def test_gone_disables(bench: Bench) -> None:
+    """A receiver that answers 410 is disabled; its deliveries are held, not lost."""
+    endpoint = await bench.add()
+    for _ in range(3):
+        await bench.enqueue()
+    (gone,) = await claim(bench.a, 1)
+    await record(bench.a, [gone], "retry", disable="the receiver answered 410 Gone")
+    assert await bench.endpoint_state(endpoint) == "disabled"
+    assert await claim(bench.a) == []
+    assert [("held", 0), ("held", 0), ("held", 1)] == sorted(await bench.states())
+
+
+async def test_retry_after_holds_the_endpoint(bench: Bench) -> None:
+    """An endpoint that asked for quiet gets nothing until then: not this delivery, not the others, not new ones."""
+    endpoint = await bench.add()
+    for _ in range(3):
+        await bench.enqueue()
+    await record(bench.a, await claim(bench.a, 1), "retry", retry=120, hold=120)
+    await bench.enqueue()
+    assert await claim(bench.a) == []
+    assert not await bench.a.has_due()
+    await bench.change(endpoint, burst=5)
+    await bench.steer("pause", endpoint)
+    await bench.steer("resume", endpoint)
+    assert await claim(bench.a) == []
+    await bench.pass_time(118)
+    assert await claim(bench.a) == []
+    await bench.pass_time(2.1)
+    assert len(await claim(bench.a)) == 4
+
+
+async def test_retry_after_holds_while_others_end(bench: Bench) -> None:
+    """Outcomes of sends that were under way when the endpoint asked for quiet do not shorten it."""
+    await bench.add()
+    for _ in range(4):
+        await bench.enqueue()
+    first, second, third = await claim(bench.a, 3)
+    await record(bench.a, [first], "retry", retry=60, hold=60)
+    await record(bench.a, [second], "retry", retry=1)
+    await record(bench.a, [third], "released")
+    await bench.pass_time(58)
+    assert await claim(bench.b) == []
+    await bench.pass_time(2.1)
+    assert len(await claim(bench.b)) == 4
+
+
+def send_at(delivery: Delivery) -> float:
+    assert delivery.send_at is not None
+    return delivery.send_at

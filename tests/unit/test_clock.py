@@ -1,0 +1,67 @@
+"""The database's clock, as bounded by round trips."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worker.core.clock import SAMPLES_AGE_MAX_SECONDS, DatabaseClock
+
+pytestmark = pytest.mark.fault(56)
+
+# Multiples of 1/1024 second: sums of these are exact, so that the bounds can be compared without a tolerance.
+ticks = st.integers(0, 4096).map(lambda n: n / 1024)
+round_trips = st.lists(st.tuples(ticks, ticks, ticks), min_size=1, max_size=40)
+
+
+def observe_all(clock: DatabaseClock, offset: float, start: float, trips: list[tuple[float, float, float]]) -> float:
+    """Feed samples of a database that is `offset` ahead: (pause, way there, way back) each. Return the monotonic time."""
+    now = start
+    for pause, there, back in trips:
+        asked = now + pause
+        read = asked + there
+        now = read + back
+        clock.observe(asked, read + offset, now)
+    return now
+
+
+@settings(deadline=None)
+@given(st.integers(-(2**31), 2**31), round_trips, ticks)
+def test_bounds_hold_the_truth(offset: int, trips: list[tuple[float, float, float]], moment: float) -> None:
+    """With a steady offset, a database time certainly came by `earliest`, and certainly not before `latest`."""
+    clock = DatabaseClock()
+    observe_all(clock, offset, 1000.0, trips)
+    truth = 1000.0 + moment
+    assert clock.latest(truth + offset) <= truth <= clock.earliest(truth + offset)
+    width = clock.earliest(0.0) - clock.latest(0.0)
+    assert abs(clock.unix(truth) - (truth + offset)) <= width / 2
+
+
+@settings(deadline=None)
+@given(round_trips, round_trips, st.integers(10, 10_000), st.sampled_from([-1, 1]))
+def test_step(before: list[tuple[float, float, float]], after: list[tuple[float, float, float]], step: int, sign: int) -> None:
+    """A stepped database clock is believed at the next sample."""
+    clock = DatabaseClock()
+    now = observe_all(clock, 0.0, 0.0, before)
+    observe_all(clock, sign * step, now, after)
+    truth = 5.0
+    assert clock.latest(truth + sign * step) <= truth <= clock.earliest(truth + sign * step)
+
+
+def test_narrows() -> None:
+    """A slow round trip does no harm: the bounds are the narrowest that any sample gave."""
+    clock = DatabaseClock()
+    clock.observe(10.0, 110.5, 11.0)
+    clock.observe(20.0, 120.0, 21.0)
+    clock.observe(30.0, 135.0, 40.0)
+    assert (100.0 - 99.5, 100.0 - 100.0) == (clock.earliest(100.0), clock.latest(100.0))
+    assert 199.75 == clock.unix(100.0)
+
+
+def test_old_bounds_expire() -> None:
+    """After a minute the bounds start anew: clocks drift."""
+    clock = DatabaseClock()
+    clock.observe(0.0, 100.0, 0.0)
+    clock.observe(SAMPLES_AGE_MAX_SECONDS - 2, 99.0 + SAMPLES_AGE_MAX_SECONDS, SAMPLES_AGE_MAX_SECONDS - 0.5)
+    assert (0.0, 0.0) == (clock.earliest(100.0), clock.latest(100.0))
+    clock.observe(SAMPLES_AGE_MAX_SECONDS - 1, 100.0 + SAMPLES_AGE_MAX_SECONDS, SAMPLES_AGE_MAX_SECONDS + 1)
+    assert (1.0, -1.0) == (clock.earliest(100.0), clock.latest(100.0))

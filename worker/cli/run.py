@@ -1,0 +1,88 @@
+"""`webhook-worker run`: argparse, not typer, so that a worker process starts at once."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+import anyio
+
+from worker.core.backoff import parse_duration
+from worker.settings import ConfigurationError, ExitCode, Settings
+
+DEFAULT_CONCURRENCY = 64
+CONCURRENCY_MAX = 10_000
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a worker until SIGTERM, or with --once until nothing is due; return the exit status."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        settings = Settings.load(
+            database_url=arguments.database_url, allow_networks=arguments.allow_network, allow_http=arguments.allow_http
+        )
+    except ConfigurationError as error:
+        return _failed(error, ExitCode.CONFIGURATION)
+    return _serve(settings, arguments)
+
+
+def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
+    from worker.pipeline.pipeline import Limits
+    from worker.service.serve import ServeOptions, serve
+    from worker.store.database import DatabaseUnavailableError
+    from worker.store.migrate import IncompatibleSchemaError
+
+    options = ServeOptions(
+        settings.database_url,
+        Limits.for_lanes(arguments.concurrency, arguments.drain_timeout),
+        once=arguments.once,
+        allow_networks=settings.allow_networks,
+        allow_http=settings.allow_http,
+    )
+    uvloop = sys.implementation.name == "cpython" and sys.platform != "win32"
+    try:
+        orderly = anyio.run(serve, options, backend="asyncio", backend_options={"use_uvloop": uvloop})
+    except DatabaseUnavailableError as error:
+        return _failed(error, ExitCode.DATABASE_UNREACHABLE)
+    except IncompatibleSchemaError as error:
+        return _failed(error, ExitCode.CONFIGURATION)
+    return ExitCode.OK if orderly else ExitCode.FAILED
+
+
+def _failed(error: Exception, status: int) -> int:
+    print(f"webhook-worker run: {error}", file=sys.stderr)  # noqa: T201 - the one line that says why
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="webhook-worker run",
+        description="Deliver webhooks until SIGTERM: then finish what is on the wire, give back the rest, and exit 0.",
+    )
+    parser.add_argument(
+        "--concurrency", type=_lanes, default=DEFAULT_CONCURRENCY, metavar="N", help="deliveries at once (default 64)"
+    )
+    parser.add_argument("--once", action="store_true", help="end when nothing is due now; future retries stay")
+    parser.add_argument(
+        "--drain-timeout", type=_seconds, default=20.0, metavar="S", help="time to finish after SIGTERM (default 20s)"
+    )
+    parser.add_argument("--database-url", metavar="URL", help="default: DATABASE_URL, then the credential database_url")
+    parser.add_argument(
+        "--allow-network", action="append", default=None, metavar="CIDR", help="let private addresses be dialled (repeatable)"
+    )
+    parser.add_argument("--allow-http", action="store_true", default=None, help="let plain http:// be sent")
+    return parser
+
+
+def _lanes(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= CONCURRENCY_MAX):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {CONCURRENCY_MAX}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_duration(text if text[-1:].isalpha() else f"{text}s")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -1,0 +1,104 @@
+"""Where a setting comes from: a flag, then the environment, then a credentials file (systemd's `LoadCredential=`).
+
+Light: `run` imports this on its way to a cold start, so it needs the standard library and the address rules only.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from worker.core.address import Network, parse_networks
+
+CREDENTIAL_BYTES_MAX = 8192
+
+_PASSWORD = re.compile(r"(?P<before>://[^:/?#]*:|[?&\s]password\s*=\s*|^password\s*=\s*)(?P<secret>'[^']*'|[^@&\s]*)", re.IGNORECASE)
+
+
+class Exit(IntEnum):
+    """What a command's exit code says."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOTHING_MATCHED = 3
+    DATABASE_UNREACHABLE = 4
+    CONFIGURATION = 78
+    """A setting is missing or wrong, or the schema and this release do not fit (EX_CONFIG of sysexits.h)."""
+
+
+class ConfigurationError(Exception):
+    """A setting is missing or wrong. The text names it, where it came from, and what to write instead."""
+
+
+def database_url(flag: str | None = None, environ: Mapping[str, str] | None = None) -> str:
+    """Return the database's URL, or raise ConfigurationError. No message contains it: it may hold a password."""
+    environ = os.environ if environ is None else environ
+    if flag is not None:
+        return _checked_url(flag, "--database-url")
+    if from_environment := environ.get("DATABASE_URL"):
+        return _checked_url(from_environment, "the environment's DATABASE_URL")
+    if directory := environ.get("CREDENTIALS_DIRECTORY"):
+        path = Path(directory) / "database_url"
+        if path.exists():
+            return _checked_url(_read_credential(path), f"the credentials file {path}")
+    raise ConfigurationError(
+        "the database URL is not set: give --database-url, the environment variable DATABASE_URL or the credential "
+        "database_url, like postgresql://user@host:5432/name"
+    )
+
+
+def allow_networks(flags: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> tuple[Network, ...]:
+    """Return the networks that receivers may be in although the address rules deny them. None by default."""
+    environ = os.environ if environ is None else environ
+    source, text = "WEBHOOK_WORKER_ALLOW_NETWORKS", environ.get("WEBHOOK_WORKER_ALLOW_NETWORKS", "")
+    if flags:
+        source, text = "--allow-network", " ".join(flags)
+    try:
+        return parse_networks(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{source}: {error}; write networks like 10.1.0.0/16 or fd00:1::/64") from None
+
+
+def allow_http(flag: bool | None = None, environ: Mapping[str, str] | None = None) -> bool:
+    """Return whether plain http:// is allowed. It is not by default."""
+    if flag is not None:
+        return flag
+    environ = os.environ if environ is None else environ
+    text = environ.get("WEBHOOK_WORKER_ALLOW_HTTP", "").strip().lower()
+    if text in ("1", "true", "yes", "on"):
+        return True
+    if text in ("", "0", "false", "no", "off"):
+        return False
+    raise ConfigurationError(f"WEBHOOK_WORKER_ALLOW_HTTP is {text!r}; write 1 to allow plain http, or leave it out")
+
+
+def without_password(text: str) -> str:
+    """Return a text, such as a driver's error message, with the passwords of connection strings taken out."""
+    return _PASSWORD.sub(r"\g<before>***", text)
+
+
+def _checked_url(text: str, source: str) -> str:
+    text = text.strip()
+    try:
+        parts = urlsplit(text)
+        well_formed = parts.scheme in ("postgresql", "postgres") and parts.port != 0
+    except ValueError:  # a malformed port or IPv6 address
+        well_formed = False
+    if not well_formed:
+        raise ConfigurationError(
+            f"{source} is not the URL of a Postgres database; write it like postgresql://user:password@host:5432/name, "
+            "with special characters percent-encoded"
+        )
+    return text
+
+
+def _read_credential(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(CREDENTIAL_BYTES_MAX).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigurationError(f"the credentials file {path} cannot be read: {reason}; make it readable to this user") from None
