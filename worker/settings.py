@@ -6,6 +6,7 @@ Light: `run` imports this on its way to a cold start, so it needs the standard l
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ CREDENTIAL_BYTES_MAX = 8192
 _PASSWORD = re.compile(r"(?P<before>://[^:/?#]*:|[?&\s]password\s*=\s*|^password\s*=\s*)(?P<secret>'[^']*'|[^@&\s]*)", re.IGNORECASE)
 
 
-class Exit(IntEnum):
+class ExitCode(IntEnum):
     """What a command's exit code says."""
 
     OK = 0
@@ -33,7 +34,23 @@ class ConfigurationError(Exception):
     """A setting is missing or wrong. The text names it, where it came from, and what to write instead."""
 
 
-def database_url(flag: str | None = None, environ: Mapping[str, str] | None = None) -> str:
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What every command that talks to the database or judges URLs needs."""
+
+    database_url: str = field(repr=False)
+    allow_networks: tuple[Network, ...] = ()
+    allow_http: bool = False
+
+    @classmethod
+    def load(
+        cls, *, database_url: str | None = None, allow_networks: Sequence[str] | None = None, allow_http: bool | None = None
+    ) -> "Settings":
+        """Read the settings, given the flags; None is a flag that was not given. Raises ConfigurationError."""
+        return cls(read_database_url(database_url), read_allow_networks(allow_networks), read_allow_http(allow_http))
+
+
+def read_database_url(flag: str | None = None, environ: Mapping[str, str] | None = None) -> str:
     """Return the database's URL, or raise ConfigurationError. No message contains it: it may hold a password."""
     environ = os.environ if environ is None else environ
     if flag is not None:
@@ -50,7 +67,7 @@ def database_url(flag: str | None = None, environ: Mapping[str, str] | None = No
     )
 
 
-def allow_networks(flags: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> tuple[Network, ...]:
+def read_allow_networks(flags: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> tuple[Network, ...]:
     """Return the networks that receivers may be in although the address rules deny them. None by default."""
     environ = os.environ if environ is None else environ
     source, text = "WEBHOOK_WORKER_ALLOW_NETWORKS", environ.get("WEBHOOK_WORKER_ALLOW_NETWORKS", "")
@@ -62,7 +79,7 @@ def allow_networks(flags: Sequence[str] = (), environ: Mapping[str, str] | None 
         raise ConfigurationError(f"{source}: {error}; write networks like 10.1.0.0/16 or fd00:1::/64") from None
 
 
-def allow_http(flag: bool | None = None, environ: Mapping[str, str] | None = None) -> bool:
+def read_allow_http(flag: bool | None = None, environ: Mapping[str, str] | None = None) -> bool:
     """Return whether plain http:// is allowed. It is not by default."""
     if flag is not None:
         return flag
@@ -82,17 +99,22 @@ def without_password(text: str) -> str:
 
 def _checked_url(text: str, source: str) -> str:
     text = text.strip()
-    try:
-        parts = urlsplit(text)
-        well_formed = parts.scheme in ("postgresql", "postgres") and parts.port != 0
-    except ValueError:  # a malformed port or IPv6 address
-        well_formed = False
-    if not well_formed:
+    if not _is_database_url(text):
         raise ConfigurationError(
             f"{source} is not the URL of a Postgres database; write it like postgresql://user:password@host:5432/name, "
             "with special characters percent-encoded"
         )
     return text
+
+
+def _is_database_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        hosts = parts.netloc.rpartition("@")[2].split(",")  # several are tried in turn
+        ports = [urlsplit(f"//{host}").port for host in hosts]
+    except ValueError:  # a malformed port or IPv6 address
+        return False
+    return parts.scheme in ("postgresql", "postgres") and 0 not in ports and text.isprintable()
 
 
 def _read_credential(path: Path) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import anyio
 
 from worker.core.backoff import parse_duration
-from worker.settings import ConfigurationError, ExitCode, Settings
+from worker.settings import ConfigurationError, ExitCode, allow_http, allow_networks, database_url, without_password
 
 DEFAULT_CONCURRENCY = 64
 CONCURRENCY_MAX = 10_000
@@ -19,27 +19,18 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
-        settings = Settings.load(
-            database_url=arguments.database_url, allow_networks=arguments.allow_network, allow_http=arguments.allow_http
-        )
+        dsn = database_url(arguments.database_url)
+        networks, http = allow_networks(arguments.allow_network), allow_http(arguments.allow_http)
     except ConfigurationError as error:
         return _failed(error, ExitCode.CONFIGURATION)
-    return _serve(settings, arguments)
 
-
-def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
     from worker.pipeline.pipeline import Limits
     from worker.service.serve import ServeOptions, serve
     from worker.store.database import DatabaseUnavailableError
     from worker.store.migrate import IncompatibleSchemaError
 
-    options = ServeOptions(
-        settings.database_url,
-        Limits.for_lanes(arguments.concurrency, arguments.drain_timeout),
-        once=arguments.once,
-        allow_networks=settings.allow_networks,
-        allow_http=settings.allow_http,
-    )
+    limits = Limits.for_lanes(arguments.concurrency, arguments.drain_timeout)
+    options = ServeOptions(dsn, limits, once=arguments.once, allow_networks=networks, allow_http=http)
     uvloop = sys.implementation.name == "cpython" and sys.platform != "win32"
     try:
         orderly = anyio.run(serve, options, backend="asyncio", backend_options={"use_uvloop": uvloop})
@@ -51,7 +42,7 @@ def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _failed(error: Exception, status: int) -> int:
-    print(f"webhook-worker run: {error}", file=sys.stderr)  # noqa: T201 - the one line that says why
+    print(f"webhook-worker run: {without_password(str(error))}", file=sys.stderr)  # noqa: T201 - the one line that says why
     return status
 
 
@@ -69,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--database-url", metavar="URL", help="default: DATABASE_URL, then the credential database_url")
     parser.add_argument(
-        "--allow-network", action="append", default=None, metavar="CIDR", help="let private addresses be dialled (repeatable)"
+        "--allow-network", action="append", default=[], metavar="CIDR", help="let private addresses be dialled (repeatable)"
     )
     parser.add_argument("--allow-http", action="store_true", default=None, help="let plain http:// be sent")
     return parser

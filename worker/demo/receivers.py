@@ -38,8 +38,9 @@ class Receiver:
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
         port = listener.extra(anyio.abc.SocketAttribute.local_port)
         self.url = f"http://127.0.0.1:{port}/webhooks"
-        task_status.started()
-        await listener.serve(self._converse)
+        async with listener:
+            task_status.started()
+            await listener.serve(self._converse)
 
     async def _converse(self, stream: anyio.abc.SocketStream) -> None:
         connection = h11.Connection(h11.SERVER)

@@ -89,7 +89,7 @@ class KeepAliveTransport(httpx.AsyncBaseTransport):
         return None
 
     async def _give_back(self, origin: Origin, connection: httpcore.AsyncHTTPConnection) -> None:
-        if not connection.is_idle():
+        if not connection.is_idle() or _has_unread_bytes(connection):
             await _close(connection)
             return
         self._idle.setdefault(origin, deque()).append(connection)
@@ -117,6 +117,15 @@ class _Body(httpx.AsyncByteStream):
         with anyio.CancelScope(shield=True):
             await self._stream.aclose()
             await self._closed()
+
+
+def _has_unread_bytes(connection: httpcore.AsyncHTTPConnection) -> bool:
+    """Whether bytes came after the response: a receiver may not answer the next webhook in advance.
+
+    httpcore has no public way to ask, and would take them for the next response.
+    """
+    http11 = getattr(connection, "_connection", None)
+    return not isinstance(http11, httpcore.AsyncHTTP11Connection) or bool(http11._h11_state.trailing_data[0])  # noqa: SLF001
 
 
 async def _close(connection: httpcore.AsyncHTTPConnection) -> None:
