@@ -4,7 +4,8 @@ import gc
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -19,6 +20,7 @@ from worker.store.database import Database, connect
 from worker.store.migrate import migrate_up
 
 ORDER = ("unit", "database", "socket", "process")
+EMPTY = "encoding 'UTF8' locale 'C' template template0"
 LEAK_SECONDS_MAX = 3.0
 _SHARED: set[str] = set()
 
@@ -64,28 +66,37 @@ def template(server_dsn: str) -> Iterator[str]:
         await migrate_up(database)
         await database.close()
 
-    administer(server_dsn, f"create database {name} encoding 'UTF8' locale 'C' template template0")
-    anyio.run(migrate)
+    administer(server_dsn, f"create database {name} {EMPTY}")
+    run_aside(migrate)
     yield name
     administer(server_dsn, f"drop database {name} with (force)")
 
 
 @pytest.fixture
-def empty_dsn(server_dsn: str) -> Iterator[str]:
-    """Yield the DSN of a new database with nothing of ours in it."""
-    name = f"webhook_test_{uuid4().hex[:12]}"
-    administer(server_dsn, f"create database {name} encoding 'UTF8' locale 'C' template template0")
-    yield with_database(server_dsn, name)
-    administer(server_dsn, f"drop database {name} with (force)")
+def new_database(server_dsn: str) -> Iterator[Callable[[str], str]]:
+    """Yield a function that makes a database with these options and returns its DSN; all are dropped after the test."""
+    names: list[str] = []
+
+    def make(options: str) -> str:
+        names.append(f"webhook_test_{uuid4().hex[:12]}")
+        administer(server_dsn, f"create database {names[-1]} {options}")
+        return with_database(server_dsn, names[-1])
+
+    yield make
+    for name in names:
+        administer(server_dsn, f"drop database if exists {name} with (force)")
 
 
 @pytest.fixture
-def dsn(server_dsn: str, template: str) -> Iterator[str]:
-    """Yield the DSN of a migrated database of this test's own."""
-    name = f"{template}_{uuid4().hex[:8]}"
-    administer(server_dsn, f"create database {name} template {template}")
-    yield with_database(server_dsn, name)
-    administer(server_dsn, f"drop database {name} with (force)")
+def empty_dsn(new_database: Callable[[str], str]) -> str:
+    """Return the DSN of a new database with nothing of ours in it."""
+    return new_database(EMPTY)
+
+
+@pytest.fixture
+def dsn(new_database: Callable[[str], str], template: str) -> str:
+    """Return the DSN of a migrated database of this test's own."""
+    return new_database(f"template {template}")
 
 
 @pytest.fixture
@@ -122,7 +133,13 @@ def administer(dsn: str, statement: str) -> None:
         await database.script([statement])
         await database.close()
 
-    anyio.run(run)
+    run_aside(run)
+
+
+def run_aside(function: Callable[[], Awaitable[None]]) -> None:
+    """Run a coroutine function in a thread of its own: in this one, an async fixture may have a loop already."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(anyio.run, function).result()
 
 
 def _held() -> set[str]:

@@ -15,7 +15,9 @@ from worker.core.address import Network, parse_networks
 
 CREDENTIAL_BYTES_MAX = 8192
 
-_PASSWORD = re.compile(r"(?P<before>://[^:/?#]*:|[?&\s]password\s*=\s*|^password\s*=\s*)(?P<secret>'[^']*'|[^@&\s]*)", re.IGNORECASE)
+_PASSWORD = re.compile(
+    r"(?P<before>://[^:/?#]*:|[?&\s]password\s*=\s*|^password\s*=\s*)(?P<secret>'[^']*'|[^@&\s]*)", re.IGNORECASE
+)
 
 
 class ExitCode(IntEnum):
@@ -123,4 +125,6 @@ def _read_credential(path: Path) -> str:
             return file.read(CREDENTIAL_BYTES_MAX).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigurationError(f"the credentials file {path} cannot be read: {reason}; make it readable to this user") from None
+        raise ConfigurationError(
+            f"the credentials file {path} cannot be read: {reason}; make it readable to this user"
+        ) from None

@@ -86,9 +86,11 @@ begin
         rate = case when changes ? 'rate' then (changes ->> 'rate')::float8 else s.rate end,
         burst = coalesce((changes ->> 'burst')::int, s.burst),
         max_in_flight = coalesce((changes ->> 'max_in_flight')::int, s.max_in_flight),
-        tat = case  -- what has been sent still counts, at the new rate: an old slow one must not hold the endpoint back
-            when not changes ? 'rate' or s.tat <= clock_timestamp() then s.tat
-            else clock_timestamp() + coalesce((s.tat - clock_timestamp()) * (s.rate / (changes ->> 'rate')::float8), '0') end,
+        tat = case when not changes ? 'rate' or s.tat <= clock_timestamp() then s.tat
+                   else clock_timestamp() + case  -- what was sent still counts, at the new rate: an old slow one holds nothing back
+                       when s.rate is not null and (changes ->> 'rate')::float8 between 1e-5 and 1e6
+                       then (s.tat - clock_timestamp()) * (s.rate / (changes ->> 'rate')::float8) else '0' end
+              end,
         next_at = case when s.state = 'enabled' then greatest(clock_timestamp(), s.not_before) else s.next_at end  -- the new limits decide
     where s.endpoint_id = change_endpoint.endpoint_id;
 end

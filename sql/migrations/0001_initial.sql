@@ -81,7 +81,7 @@ create table webhook.endpoint_sched (
     state         text             not null default 'enabled' check (state in ('enabled', 'paused', 'disabled')),
     state_reason  text             not null default '',
     circuit       text             not null default 'closed' check (circuit in ('closed', 'open', 'half_open')),
-    rate          double precision check (rate > 0 and rate <= 1e6),  -- tokens a second; null: no limit. NaN fails: it is above 1e6
+    rate          double precision check (rate between 1e-5 and 1e6),  -- tokens a second (one a day is 1.2e-5); null: no limit. NaN is above 1e6
     burst         int              not null default 1 check (burst between 1 and 1000000),
     max_in_flight int              not null default 64 check (max_in_flight between 1 and 100000),
     in_flight     int              not null default 0 check (in_flight >= 0),

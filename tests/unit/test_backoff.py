@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from worker.core.backoff import DEFAULT_SCHEDULE, DELAY_SECONDS_MAX, parse_duration, parse_schedule, retry_delay
 
-fuzz = settings(deadline=None)
+fuzz = settings(deadline=None, max_examples=40)
 chances = st.floats(0, 1, exclude_max=True)
 schedules = st.lists(st.floats(0, DELAY_SECONDS_MAX), max_size=20)
 

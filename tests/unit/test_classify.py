@@ -36,7 +36,9 @@ def test_2xx(status: int, exchange: Exchange) -> None:
 @pytest.mark.fault(24)
 @pytest.mark.fault(25)
 @pytest.mark.fault(31)
-@pytest.mark.parametrize("status", [100, 101, 103, 199, 300, 301, 302, 307, 308, 400, 401, 403, 404, 409, 413, 418, 500, 502, 504, 599, 600, 999, 0])
+@pytest.mark.parametrize(
+    "status", [100, 101, 103, 199, 300, 301, 302, 307, 308, 400, 401, 403, 404, 409, 413, 418, 500, 502, 504, 599, 600, 999, 0]
+)
 def test_other_status(status: int) -> None:
     """Every other status is a failure that is retried, redirects too; a Retry-After counts only where it is meant."""
     assert Decision("retry", "http_status", retry_seconds=5.0) == decided(Exchange(status, retry_after="3600"))
@@ -93,10 +95,16 @@ def test_gone(attempt: int) -> None:
 @pytest.mark.parametrize(
     ("hint", "retry", "hold"),
     [
-        ("120", 120.0, 120.0), ("2", 5.0, 2.0), ("1000000000", 86_400.0, 86_400.0), ("Sun, 06 Nov 1994 08:51:37 GMT", 120.0, 120.0),
-        (None, 5.0, 5.0), ("-5", 5.0, 5.0), ("٣", 5.0, 5.0), ("Sun, 06 Nov 1994 08:49:36 GMT", 5.0, 5.0),
+        ("120", 120.0, 120.0),
+        ("2", 5.0, 2.0),
+        ("1000000000", 86_400.0, 86_400.0),
+        ("Sun, 06 Nov 1994 08:51:37 GMT", 120.0, 120.0),
+        (None, 5.0, 5.0),
+        ("-5", 5.0, 5.0),
+        ("٣", 5.0, 5.0),
+        ("Sun, 06 Nov 1994 08:49:36 GMT", 5.0, 5.0),
     ],
-)  # fmt: skip
+)
 def test_overloaded(status: int, hint: str | None, retry: float, hold: float) -> None:
     """429 and 503 make the whole endpoint wait, for as long as they say or else for the first delay."""
     assert Decision("retry", "http_status", retry, hold) == decided(Exchange(status, retry_after=hint))
@@ -112,7 +120,9 @@ def test_overloaded_without_hint(attempt: int) -> None:
 @pytest.mark.fault(35)
 def test_overloaded_and_used_up() -> None:
     """The last attempt of one delivery still makes its endpoint wait for the others."""
-    assert Decision("dead", "http_status", hold_seconds=600.0) == decided(Exchange(429, retry_after="600"), replace(DELIVERY, attempt=4))
+    assert Decision("dead", "http_status", hold_seconds=600.0) == decided(
+        Exchange(429, retry_after="600"), replace(DELIVERY, attempt=4)
+    )
 
 
 def test_event_missing() -> None:
@@ -124,10 +134,17 @@ statuses = st.none() | st.integers(0, 999) | st.sampled_from([410, 429, 503])
 hints = st.none() | st.integers(-10, 10**6).map(str) | st.text(max_size=8)
 
 
-@settings(deadline=None)
-@given(statuses, hints, st.integers(1, 10), st.integers(0, 9), st.lists(st.floats(0, 1e9), max_size=5), st.floats(0, 1, exclude_max=True))
+@settings(deadline=None, max_examples=40)
+@given(
+    status=statuses,
+    hint=hints,
+    attempt=st.integers(1, 10),
+    before=st.integers(0, 9),
+    schedule=st.lists(st.floats(0, 1e9), max_size=5),
+    chance=st.floats(0, 1, exclude_max=True),
+)
 def test_every_decision(
-    status: int | None, hint: str | None, attempt: int, before: int, schedule: list[float], chance: float
+    *, status: int | None, hint: str | None, attempt: int, before: int, schedule: list[float], chance: float
 ) -> None:
     """Whatever comes: delivered if and only if 2xx, dead only when the schedule is used up, and no hint is undercut."""
     delivery = replace(

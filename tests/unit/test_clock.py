@@ -24,7 +24,7 @@ def observe_all(clock: DatabaseClock, offset: float, start: float, trips: list[t
     return now
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.integers(-(2**31), 2**31), round_trips, ticks)
 def test_bounds_hold_the_truth(offset: int, trips: list[tuple[float, float, float]], moment: float) -> None:
     """With a steady offset, a database time certainly came by `earliest`, and certainly not before `latest`."""
@@ -36,7 +36,7 @@ def test_bounds_hold_the_truth(offset: int, trips: list[tuple[float, float, floa
     assert abs(clock.unix(truth) - (truth + offset)) <= width / 2
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(round_trips, round_trips, st.integers(10, 10_000), st.sampled_from([-1, 1]))
 def test_step(before: list[tuple[float, float, float]], after: list[tuple[float, float, float]], step: int, sign: int) -> None:
     """A stepped database clock is believed at the next sample."""

@@ -76,14 +76,14 @@ async def test_cancelled_lane_loses_no_wake_up() -> None:
     """A delivery that was meant for a lane that is cancelled goes to the next."""
     lanes = Lanes()
     async with anyio.create_task_group() as tasks:
-        with anyio.CancelScope() as first:
+        first = anyio.CancelScope()
 
-            async def cancelled() -> None:
-                with first:
-                    await lanes.one()
+        async def cancelled() -> None:
+            with first:
+                await lanes.one()
 
-            tasks.start_soon(cancelled)
-            await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(cancelled)
+        await anyio.wait_all_tasks_blocked()
         tasks.start_soon(lanes.one)
         await anyio.wait_all_tasks_blocked()
         lanes.queue.put(delivery(1), None)
@@ -163,4 +163,5 @@ async def test_an_earlier_moment_comes_in() -> None:
         lanes.queue.put(delivery(2), start + 2)
         await anyio.sleep(10)
         assert [1] == [left.id for left in lanes.queue.close()]
-    assert ([2], [2.0]) == (lanes.took, [pytest.approx(at - start) for at in lanes.at])
+    assert [2] == lanes.took
+    assert [2.0] == [pytest.approx(at - start) for at in lanes.at]

@@ -33,6 +33,7 @@ class FakeStore:
         self.recorded: list[Outcome] = []
 
     async def record(self, outcomes: Sequence[Outcome], now: float) -> int:
+        assert all(outcome.started <= now for outcome in outcomes)
         self.calls.append([outcome.delivery.id for outcome in outcomes])
         changed = self.script(outcomes)
         self.recorded += outcomes
@@ -106,7 +107,7 @@ async def test_fenced() -> None:
 @pytest.mark.fault(45)
 @pytest.mark.fault(48)
 async def test_unavailable() -> None:
-    """While the store is away the whole batch is kept and tried again, however often; then it is recorded once, with all its words."""
+    """While the store is away the whole batch is tried again, however often; then it is recorded once, complete."""
     failures = 12
 
     def away(batch: Sequence[Outcome]) -> int:

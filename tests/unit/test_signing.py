@@ -76,11 +76,21 @@ def test_length_allowed(length: int) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "whsec_", "whsec", text_of(b"k" * 23), text_of(b"k" * 65), text_of(b"k" * 24)[6:], "WHSEC_" + text_of(b"k" * 24)[6:],
-        "whsk_" + text_of(b"k" * 24)[6:], text_of(b"k" * 25)[:-1], text_of(b"k" * 24) + "\n", " " + text_of(b"k" * 24), "whsec_" + "ä" * 32,
+        "",
+        "whsec_",
+        "whsec",
+        text_of(b"k" * 23),
+        text_of(b"k" * 65),
+        text_of(b"k" * 24)[6:],
+        "WHSEC_" + text_of(b"k" * 24)[6:],
+        "whsk_" + text_of(b"k" * 24)[6:],
+        text_of(b"k" * 25)[:-1],
+        text_of(b"k" * 24) + "\n",
+        " " + text_of(b"k" * 24),
+        "whsec_" + "ä" * 32,
         "whsec_" + "_-" * 16,
     ],
-)  # fmt: skip
+)
 def test_bad_key(text: str) -> None:
     """Anything else is refused, and the error does not repeat it."""
     with pytest.raises(ValueError, match='a key is "whsec_"') as caught:

@@ -2,13 +2,12 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 
-import anyio
-
 from worker.core.backoff import parse_duration
-from worker.settings import ConfigurationError, ExitCode, allow_http, allow_networks, database_url, without_password
+from worker.settings import ConfigurationError, ExitCode, Settings, without_password
 
 DEFAULT_CONCURRENCY = 64
 CONCURRENCY_MAX = 10_000
@@ -16,13 +15,17 @@ CONCURRENCY_MAX = 10_000
 
 def main(argv: Sequence[str]) -> int:
     """Run a worker until SIGTERM, or with --once until nothing is due; return the exit status."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.OK))  # nothing is claimed yet: nothing to drain
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
-        dsn = database_url(arguments.database_url)
-        networks, http = allow_networks(arguments.allow_network), allow_http(arguments.allow_http)
+        settings = Settings.load(
+            database_url=arguments.database_url, allow_networks=arguments.allow_network, allow_http=arguments.allow_http
+        )
     except ConfigurationError as error:
         return _failed(error, ExitCode.CONFIGURATION)
+
+    import anyio
 
     from worker.pipeline.pipeline import Limits
     from worker.service.serve import ServeOptions, serve
@@ -30,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     from worker.store.migrate import IncompatibleSchemaError
 
     limits = Limits.for_lanes(arguments.concurrency, arguments.drain_timeout)
-    options = ServeOptions(dsn, limits, once=arguments.once, allow_networks=networks, allow_http=http)
+    options = ServeOptions(settings, limits, once=arguments.once)
     uvloop = sys.implementation.name == "cpython" and sys.platform != "win32"
     try:
         orderly = anyio.run(serve, options, backend="asyncio", backend_options={"use_uvloop": uvloop})
@@ -60,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--database-url", metavar="URL", help="default: DATABASE_URL, then the credential database_url")
     parser.add_argument(
-        "--allow-network", action="append", default=[], metavar="CIDR", help="let private addresses be dialled (repeatable)"
+        "--allow-network", action="append", metavar="CIDR", help="let private addresses be dialled (repeatable)"
     )
     parser.add_argument("--allow-http", action="store_true", default=None, help="let plain http:// be sent")
     return parser

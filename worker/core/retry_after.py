@@ -23,9 +23,10 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
     if value.isdigit():
         seconds = float(value)  # not int(): it refuses very long numbers
     elif match := _IMF_FIXDATE.fullmatch(value):
-        day, month, year, *time = match.groups()
+        day, month, year, hour, minute, second = match.groups()
         try:
-            moment = datetime(int(year), _MONTHS.index(month) + 1, int(day), *map(int, time), tzinfo=UTC)
+            numbers = int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second)
+            moment = datetime(*numbers, tzinfo=UTC)
         except ValueError:
             return None
         seconds = moment.timestamp() - now

@@ -11,7 +11,7 @@ from worker.core.model import Delivery
 
 
 class ReadyQueue:
-    """Hands deliveries to lanes, at once or at their time. A lane waits only when nothing is ready: a busy queue wakes nobody."""
+    """Hands deliveries to lanes, at once or at their time. Lanes wait only when nothing is ready: a busy queue wakes nobody."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

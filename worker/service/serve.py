@@ -5,18 +5,17 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import anyio
 
 from worker import __version__
-from worker.core.address import Network
 from worker.http.dial import GuardedBackend
 from worker.http.sender import HttpxSender
 from worker.http.transport import KeepAliveTransport
 from worker.pipeline.pipeline import Limits, Pipeline
 from worker.service.housekeeping import keep_house
+from worker.settings import Settings
 from worker.store.database import connect
 from worker.store.migrate import Schema, read_schema
 from worker.store.postgres import PostgresStore
@@ -30,11 +29,9 @@ log = logging.getLogger("worker")
 class ServeOptions:
     """How a worker process runs. `once`: end when nothing is due now; future retries stay."""
 
-    dsn: str
+    settings: Settings
     limits: Limits
     once: bool = False
-    allow_networks: Sequence[Network] = ()
-    allow_http: bool = False
 
 
 async def serve(options: ServeOptions) -> bool:
@@ -42,10 +39,11 @@ async def serve(options: ServeOptions) -> bool:
 
     Raises DatabaseUnavailableError or IncompatibleSchemaError if it cannot start.
     """
-    schema = await _schema(options.dsn)
+    settings = options.settings
+    schema = await _schema(settings.database_url)
     name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
-    store = PostgresStore(options.dsn, name)
-    sender = HttpxSender(KeepAliveTransport(GuardedBackend(options.allow_networks)), allow_http=options.allow_http)
+    store = PostgresStore(settings.database_url, name)
+    sender = HttpxSender(KeepAliveTransport(GuardedBackend(settings.allow_networks)), allow_http=settings.allow_http)
     pipeline = Pipeline(
         store,
         sender,

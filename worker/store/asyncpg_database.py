@@ -6,9 +6,10 @@ from typing import Any
 
 import asyncpg
 
-from worker.store.database import CONNECT_SECONDS_MAX, QUERY_SECONDS_MAX, Row, error_from
+from worker.store.database import CONNECT_SECONDS_MAX, QUERY_SECONDS_MAX, DatabaseUnavailableError, Row, error_from
 
-_DRIVER_ERRORS = (OSError, EOFError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_DRIVER_ERRORS = (OSError, EOFError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""A connection that ends under a call can show as any of these."""
 
 
 class AsyncpgDatabase:
@@ -46,6 +47,7 @@ class AsyncpgDatabase:
 
     async def _open(self) -> "asyncpg.Connection[asyncpg.Record]":
         if self._connection is None or self._connection.is_closed():
+            self._connection = None
             self._connection = await asyncpg.connect(self._dsn, timeout=CONNECT_SECONDS_MAX)
         return self._connection
 
@@ -56,11 +58,11 @@ class AsyncpgDatabase:
             yield
         except _DRIVER_ERRORS as error:
             sqlstate = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
-            answered = sqlstate is not None and not sqlstate.startswith(("08", "57P"))
-            if not answered:
+            answered = self._connection is not None and sqlstate is not None and not sqlstate.startswith(("08", "57P"))
+            if not answered:  # also when connecting failed, for whatever reason
                 self._give_up()
-            detail = str(error) if answered else f"{type(error).__name__}: {error}"
-            raise error_from(detail, sqlstate, getattr(error, "hint", None)) from error
+                raise DatabaseUnavailableError(f"{type(error).__name__}: {error}") from error
+            raise error_from(str(error), sqlstate or "", getattr(error, "hint", None)) from error
         except BaseException:  # cancelled half-way through a call: the connection's state is unknown
             self._give_up()
             raise

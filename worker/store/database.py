@@ -32,9 +32,9 @@ class DatabaseError(StoreError):
         self.sqlstate, self.hint = sqlstate, hint
 
 
-def error_from(message: str, sqlstate: str | None, hint: str | None = None) -> StoreError:
-    """Return our error for a driver's."""
-    if sqlstate is None or sqlstate.startswith(_UNAVAILABLE):
+def error_from(message: str, sqlstate: str, hint: str | None = None) -> StoreError:
+    """Return our error for what Postgres answered."""
+    if sqlstate.startswith(_UNAVAILABLE):
         return DatabaseUnavailableError(message)
     return DatabaseError(message, sqlstate, hint)
 

@@ -8,7 +8,7 @@ import anyio
 import psycopg
 from psycopg.rows import dict_row, tuple_row
 
-from worker.store.database import CONNECT_SECONDS_MAX, QUERY_SECONDS_MAX, Row, error_from
+from worker.store.database import CONNECT_SECONDS_MAX, QUERY_SECONDS_MAX, DatabaseUnavailableError, Row, error_from
 
 _Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -53,6 +53,7 @@ class PsycopgDatabase:
 
     async def _open(self) -> _Connection:
         if self._connection is None or self._connection.closed:
+            self._connection = None
             with anyio.fail_after(CONNECT_SECONDS_MAX):
                 self._connection = await psycopg.AsyncConnection.connect(self._dsn, autocommit=True)
             self._connection.prepare_threshold = 2
@@ -65,13 +66,12 @@ class PsycopgDatabase:
             yield
         except (OSError, psycopg.Error) as error:
             sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
-            answered = sqlstate is not None and not sqlstate.startswith(("08", "57P"))
-            if not answered:
+            answered = self._connection is not None and sqlstate is not None and not sqlstate.startswith(("08", "57P"))
+            if not answered or not isinstance(error, psycopg.Error):  # also when connecting failed, for whatever reason
                 self._give_up()
-            diagnosis = error.diag if isinstance(error, psycopg.Error) else None
-            message = diagnosis.message_primary if diagnosis and answered else None
-            hint = diagnosis.message_hint if diagnosis else None
-            raise error_from(message or f"{type(error).__name__}: {error}", sqlstate, hint) from error
+                raise DatabaseUnavailableError(f"{type(error).__name__}: {error}") from error
+            message = error.diag.message_primary or str(error)
+            raise error_from(message, sqlstate or "", error.diag.message_hint) from error
         except BaseException:  # cancelled half-way through a call: the connection's state is unknown
             self._give_up()
             raise

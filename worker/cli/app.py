@@ -1,0 +1,40 @@
+"""The command line: one module a group of commands, put together here."""
+
+import typer
+
+from worker.cli import attempts, check, deliveries, endpoints, endpoints_import, enqueue, forward, migrate, stats, version
+from worker.cli.session import guarded
+
+app = typer.Typer(
+    name="webhook-worker",
+    help="Delivers webhooks out of Postgres. Settings come from flags, then the environment (DATABASE_URL, "
+    "WEBHOOK_WORKER_*), then a credentials file. Exit codes: 0 ok, 1 failed, 2 usage, 3 nothing matched, "
+    "4 database unreachable, 78 configuration or incompatible schema.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # they print local variables, keys among them
+    add_completion=False,
+)
+app.add_typer(migrate.app, name="migrate")
+forward.register_run(app)
+endpoints.app.command("import")(endpoints_import.import_file)
+app.add_typer(endpoints.app, name="endpoints")
+app.command("enqueue")(enqueue.enqueue)
+app.add_typer(deliveries.app, name="deliveries")
+app.add_typer(attempts.app, name="attempts")
+app.command("stats")(stats.stats)
+app.command("check")(check.check)
+app.command("version")(version.version)
+forward.register_demo(app)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+
+    def run() -> int:
+        try:
+            app(argv, prog_name="webhook-worker")
+        except SystemExit as finished:
+            return finished.code if isinstance(finished.code, int) else 0
+        return 0
+
+    return guarded(run)

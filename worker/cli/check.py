@@ -1,0 +1,120 @@
+"""`webhook-worker check`: whether everything is as a worker needs it, one line each."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Annotated, Literal
+
+import typer
+
+from worker.cli.options import AllowHttp, AllowNetwork, DatabaseUrl, OutputFormat
+from worker.cli.output import Format, emit_list, safe
+from worker.cli.session import with_database
+from worker.settings import ExitCode, Settings
+from worker.store.database import Database
+from worker.store.migrate import IncompatibleSchemaError, read_schema
+from worker.store.sql import functions_hash, statements
+
+WEEKS_AHEAD_MIN = 3  # this week and two more
+WAKE_WARN_SECONDS, WAKE_FAIL_SECONDS = 10.0, 300.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    check: str
+    result: Literal["ok", "warn", "fail"]
+    detail: str
+
+
+def check(
+    security: Annotated[bool, typer.Option("--security", help="Also how keys are stored, and what receivers may be.")] = False,
+    allow_network: AllowNetwork = None,
+    allow_http: AllowHttp = None,
+    database_url: DatabaseUrl = None,
+    format_: OutputFormat = Format.table,
+) -> None:
+    """Check the database: exit 0 if a worker can run (warnings allowed), 1, 4 or 78 if not."""
+    settings = Settings.load(database_url=database_url, allow_networks=allow_network, allow_http=allow_http)
+
+    async def work(database: Database) -> tuple[list[Finding], ExitCode]:
+        findings, code = await _look(database)
+        if security and code is not ExitCode.CONFIGURATION:
+            findings += await _look_at_security(database, settings)
+        return findings, code
+
+    findings, code = with_database(settings.database_url, work)
+    if format_ is Format.table:
+        for finding in findings:
+            typer.echo(f"{finding.result.ljust(4)}  {finding.check.ljust(18)}  {safe(finding.detail)}")
+    else:
+        emit_list([asdict(finding) for finding in findings], format_)
+    raise typer.Exit(code)
+
+
+async def _look(database: Database) -> tuple[list[Finding], ExitCode]:
+    sql = statements()
+    encoding = await database.value(sql["encoding"])
+    findings = [Finding("database", "ok", "reachable")]
+    if encoding != "UTF8":
+        findings.append(Finding("encoding", "fail", f"{encoding}; only UTF8 is supported: create another database"))
+        return findings, ExitCode.CONFIGURATION
+    findings.append(Finding("encoding", "ok", "UTF8"))
+    try:
+        schema = await read_schema(database)
+    except IncompatibleSchemaError as error:
+        findings.append(Finding("schema", "fail", str(error)))
+        return findings, ExitCode.CONFIGURATION
+    findings.append(Finding("schema", "ok", f"migration {schema.version}, for workers from {schema.oldest_worker}"))
+    if schema.functions_hash == functions_hash():
+        findings.append(Finding("functions", "ok", "those of this release"))
+    else:
+        findings.append(Finding("functions", "warn", "of another release: `webhook-worker migrate up` brings this one's"))
+    weeks = {row["table_name"]: row["weeks"] for row in await database.rows(sql["check_partitions"])}
+    findings.append(_judge_partitions(weeks))
+    filled = [row["table_name"] for row in await database.rows(sql["check_defaults"])]
+    findings.append(_judge_defaults(filled))
+    findings.append(_judge_wake(await database.value(sql["check_wake"])))
+    failed = any(finding.result == "fail" for finding in findings)
+    return findings, ExitCode.FAILED if failed else ExitCode.OK
+
+
+def _judge_partitions(weeks: dict[str, int]) -> Finding:
+    fewest = min(weeks.values())
+    detail = ", ".join(f"{table}: {count}" for table, count in weeks.items()) + " (weeks in a row, this one first)"
+    if fewest >= WEEKS_AHEAD_MIN:
+        return Finding("partitions", "ok", detail)
+    return Finding("partitions", "warn" if fewest else "fail", f"{detail}; run a worker or `webhook-worker migrate up`")
+
+
+def _judge_defaults(filled: list[str]) -> Finding:
+    if not filled:
+        return Finding("default partitions", "ok", "empty")
+    return Finding("default partitions", "warn", f"rows in that of {', '.join(filled)}: partitions were missing for a while")
+
+
+def _judge_wake(seconds: float) -> Finding:
+    if seconds < WAKE_WARN_SECONDS:
+        return Finding("wake", "ok", "drained" if seconds <= 0 else f"drained up to {seconds:.1f} s ago")
+    result: Literal["warn", "fail"] = "warn" if seconds < WAKE_FAIL_SECONDS else "fail"
+    return Finding("wake", result, f"not drained for {seconds:.0f} s: is a worker running?")
+
+
+async def _look_at_security(database: Database, settings: Settings) -> list[Finding]:
+    return list(_judge_security(await database.value(statements()["check_keys"]), settings))
+
+
+def _judge_security(unsealed: bool, settings: Settings) -> Iterator[Finding]:
+    if unsealed:
+        yield Finding("signing keys", "warn", "stored unsealed: whoever reads the database can sign")
+    else:
+        yield Finding("signing keys", "ok", "none is stored unsealed")
+    if settings.allow_networks:
+        networks = ", ".join(str(network) for network in settings.allow_networks)
+        yield Finding("private networks", "warn", f"receivers may be in {networks}")
+    else:
+        yield Finding("private networks", "ok", "refused")
+    if settings.allow_http:
+        yield Finding("plain http", "warn", "allowed: what is sent can be read and changed on its way")
+    else:
+        yield Finding("plain http", "ok", "refused")

@@ -1,0 +1,225 @@
+"""`webhook-worker endpoints`."""
+# ruff: noqa: PLR0913, PLR0917 - to typer, an option is an argument
+
+from dataclasses import fields
+from typing import Annotated, Any, cast
+
+import typer
+
+from worker.cli.options import (
+    AfterId,
+    AllowHttp,
+    AllowNetwork,
+    DatabaseUrl,
+    Id,
+    Limit,
+    OutputFormat,
+    Reason,
+    Tenant,
+    parse_headers,
+)
+from worker.cli.output import Format, Record, emit_list, emit_one, say
+from worker.cli.session import NothingMatchedError, with_endpoints
+from worker.endpoints import CreatedEndpoint, Endpoints, EndpointSettings, Page, RegisteredEndpoint, State
+
+COLUMNS = ("id", "tenant", "url", "event_types", "state", "state_reason", "rate", "burst", "in_flight", "max_in_flight")
+
+app = typer.Typer(help="URLs that receive events.", no_args_is_help=True)
+
+EventTypes = Annotated[
+    list[str] | None,
+    typer.Option("--event-type", metavar="T", help="order.created, order.* or * (repeatable). Default: every type."),
+]
+Rate = Annotated[str | None, typer.Option("--rate", metavar="R", help="At most so many a second; none for no limit.")]
+Burst = Annotated[int | None, typer.Option("--burst", metavar="B", help="So many may go at once under a rate (default 1).")]
+MaxInFlight = Annotated[int | None, typer.Option("--max-in-flight", metavar="N", help="Requests at once (default 64).")]
+Timeout = Annotated[float | None, typer.Option("--timeout", metavar="S", help="Seconds for a whole request (default 15).")]
+Retry = Annotated[
+    str | None,
+    typer.Option("--retry", metavar="DELAYS", help="Default '5s 5m 30m 2h 5h 10h 14h 20h 24h'; none for no retries."),
+]
+Headers = Annotated[list[str] | None, typer.Option("--header", metavar="'K: V'", help="Sent with every request (repeatable).")]
+
+
+@app.command()
+def add(
+    url: Annotated[str, typer.Argument(metavar="URL")],
+    tenant: Annotated[str, typer.Option("--tenant", metavar="T", help="Whose endpoint it is.")] = "",
+    event_type: EventTypes = None,
+    rate: Rate = None,
+    burst: Burst = None,
+    max_in_flight: MaxInFlight = None,
+    timeout: Timeout = None,
+    retry: Retry = None,
+    header: Headers = None,
+    key: Annotated[
+        list[str] | None, typer.Option("--key", metavar="whsec_…", help="Sign with this key. Default: one is made.")
+    ] = None,
+    reason: Reason = "",
+    allow_network: AllowNetwork = None,
+    allow_http: AllowHttp = None,
+    database_url: DatabaseUrl = None,
+    format_: OutputFormat = Format.table,
+) -> None:
+    """Register an endpoint. Its signing key is shown once, now."""
+    settings = _settings(event_type, rate, burst, max_in_flight, timeout, retry, header)
+
+    async def work(endpoints: Endpoints) -> CreatedEndpoint:
+        return await endpoints.create(url, tenant=tenant, keys=key or (), reason=reason, **settings)
+
+    created = with_endpoints(database_url, work, allow_network, allow_http)
+    warn(created.warnings)
+    emit_one({"id": created.id, "url": created.url, "key": created.key}, format_)
+    say("keep the key: it is not shown again")
+
+
+@app.command("list")
+def list_(
+    tenant: Tenant = None,
+    state: Annotated[State | None, typer.Option("--state", metavar="S", help="enabled, paused or disabled.")] = None,
+    limit: Limit = 50,
+    after: AfterId = None,
+    database_url: DatabaseUrl = None,
+    format_: OutputFormat = Format.table,
+) -> None:
+    """List endpoints, newest first."""
+
+    async def work(endpoints: Endpoints) -> Page[RegisteredEndpoint]:
+        return await endpoints.list(tenant=tenant, state=state, limit=limit, after=after)
+
+    page = with_endpoints(database_url, work)
+    emit_list([to_record(endpoint) for endpoint in page.items], format_, COLUMNS)
+    if not page.items:
+        raise NothingMatchedError("no endpoint matches")
+    if page.after is not None:
+        say(f"there are more: --after {page.after}")
+
+
+@app.command()
+def show(endpoint_id: Id, database_url: DatabaseUrl = None, format_: OutputFormat = Format.table) -> None:
+    """Show one endpoint. The values of its headers are not shown: they may be credentials."""
+
+    async def work(endpoints: Endpoints) -> RegisteredEndpoint:
+        return await endpoints.get(endpoint_id)
+
+    emit_one(to_record(with_endpoints(database_url, work)), format_)
+
+
+@app.command("set")
+def set_(
+    endpoint_id: Id,
+    url: Annotated[str | None, typer.Option("--url", metavar="URL", help="Deliver there from now on.")] = None,
+    event_type: EventTypes = None,
+    rate: Rate = None,
+    burst: Burst = None,
+    max_in_flight: MaxInFlight = None,
+    timeout: Timeout = None,
+    retry: Retry = None,
+    header: Headers = None,
+    no_headers: Annotated[bool, typer.Option("--no-headers", help="Remove all custom headers.")] = False,
+    reason: Reason = "",
+    allow_network: AllowNetwork = None,
+    allow_http: AllowHttp = None,
+    database_url: DatabaseUrl = None,
+    format_: OutputFormat = Format.table,
+) -> None:
+    """Change what is given and leave the rest. --event-type and --header replace all of their kind."""
+    settings = _settings(event_type, rate, burst, max_in_flight, timeout, retry, header)
+    if no_headers:
+        settings["headers"] = parse_headers(header or ())
+    if url is None and not settings:
+        raise typer.BadParameter("give at least one setting to change")
+
+    async def work(endpoints: Endpoints) -> RegisteredEndpoint:
+        warn(await endpoints.set(endpoint_id, url=url, reason=reason, **settings))
+        return await endpoints.get(endpoint_id)
+
+    emit_one(to_record(with_endpoints(database_url, work, allow_network, allow_http)), format_)
+
+
+@app.command()
+def pause(endpoint_id: Id, reason: Reason = "", database_url: DatabaseUrl = None, format_: OutputFormat = Format.table) -> None:
+    """Hold its deliveries until it is resumed."""
+    _change_state("pause", endpoint_id, reason, database_url, format_)
+
+
+@app.command()
+def resume(
+    endpoint_id: Id, reason: Reason = "", database_url: DatabaseUrl = None, format_: OutputFormat = Format.table
+) -> None:
+    """Let a paused endpoint's deliveries go."""
+    _change_state("resume", endpoint_id, reason, database_url, format_)
+
+
+@app.command()
+def disable(
+    endpoint_id: Id, reason: Reason = "", database_url: DatabaseUrl = None, format_: OutputFormat = Format.table
+) -> None:
+    """Hold its deliveries until it is enabled."""
+    _change_state("disable", endpoint_id, reason, database_url, format_)
+
+
+@app.command()
+def enable(
+    endpoint_id: Id, reason: Reason = "", database_url: DatabaseUrl = None, format_: OutputFormat = Format.table
+) -> None:
+    """Enable it, whatever state it is in; what was held is delivered."""
+    _change_state("enable", endpoint_id, reason, database_url, format_)
+
+
+def warn(warnings: tuple[str, ...]) -> None:
+    """Print warnings about a URL."""
+    for warning in warnings:
+        say(f"warning: {warning}")
+
+
+def to_record(endpoint: RegisteredEndpoint) -> Record:
+    """Return the columns of the view, without the values of the headers."""
+    record: dict[str, Any] = {field.name: getattr(endpoint, field.name) for field in fields(endpoint)}
+    return {**record, "headers": dict.fromkeys(endpoint.headers, "***")}
+
+
+def _change_state(action: str, endpoint_id: int, reason: str, database_url: str | None, format_: Format) -> None:
+    async def work(endpoints: Endpoints) -> RegisteredEndpoint:
+        change = {
+            "pause": endpoints.pause, "resume": endpoints.resume, "disable": endpoints.disable, "enable": endpoints.enable
+        }[action]  # fmt: skip
+        await change(endpoint_id, reason=reason)
+        return await endpoints.get(endpoint_id)
+
+    endpoint = with_endpoints(database_url, work)
+    if format_ is Format.table:
+        say(f"endpoint {endpoint.id} is {endpoint.state}")
+    else:
+        emit_one(to_record(endpoint), format_)
+
+
+def _settings(
+    event_type: list[str] | None,
+    rate: str | None,
+    burst: int | None,
+    max_in_flight: int | None,
+    timeout: float | None,
+    retry: str | None,
+    header: list[str] | None,
+) -> EndpointSettings:
+    """Return the settings that were given."""
+    given: dict[str, Any] = {
+        "event_types": event_type or None,
+        "burst": burst,
+        "max_in_flight": max_in_flight,
+        "timeout_seconds": timeout,
+        "retry": "" if retry == "none" else retry,
+        "headers": parse_headers(header) if header else None,
+    }
+    settings = cast("EndpointSettings", {name: value for name, value in given.items() if value is not None})
+    if rate is not None:
+        settings["rate"] = None if rate == "none" else _number(rate)
+    return settings
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no number a second, nor none", param_hint="--rate") from None

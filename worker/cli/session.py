@@ -1,0 +1,105 @@
+"""What every command does around its own work: open the database, run, name the actor, and say what went wrong."""
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+
+from worker.cli.output import say
+from worker.endpoints import EndpointRefusedError, Endpoints, NoSuchEndpointError
+from worker.settings import ConfigurationError, ExitCode, Settings, without_password
+from worker.store.database import Database, DatabaseError, DatabaseUnavailableError, connect
+from worker.store.migrate import IncompatibleSchemaError
+
+Result = TypeVar("Result")
+
+_NO_DATA_FOUND = "P0002"
+_NOT_MIGRATED = ("3F000", "42P01", "42883", "42703")
+"""SQLSTATEs of a schema, table, function or column that does not exist."""
+
+
+class NothingMatchedError(Exception):
+    """There is no such thing, or nothing matched the filters."""
+
+
+class FailedError(Exception):
+    """The command did not do all that it was asked. The text says what not."""
+
+
+def with_database(database_url: str | None, work: Callable[[Database], Awaitable[Result]]) -> Result:
+    """Run `work` on a connection."""
+    settings = Settings.load(database_url=database_url)
+
+    async def run() -> Result:
+        database = connect(settings.database_url)
+        try:
+            return await work(database)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await database.close()
+
+    return anyio.run(run)
+
+
+def with_endpoints(
+    database_url: str | None,
+    work: Callable[[Endpoints], Awaitable[Result]],
+    allow_networks: list[str] | None = None,
+    allow_http: bool | None = None,
+) -> Result:
+    """Run `work` on the endpoints, as this user."""
+    settings = Settings.load(database_url=database_url, allow_networks=allow_networks, allow_http=allow_http)
+
+    async def run() -> Result:
+        async with Endpoints(
+            settings.database_url, actor=actor(), allow_networks=settings.allow_networks, allow_http=settings.allow_http
+        ) as endpoints:
+            return await work(endpoints)
+
+    return anyio.run(run)
+
+
+def actor() -> str:
+    """Return the name of the operating system's user, whatever the environment says it is."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user often has no entry
+        return f"uid {os.getuid()}"
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Run a command; turn what it raises into one line on stderr and an exit code."""
+    try:
+        return command()
+    except (ConfigurationError, IncompatibleSchemaError) as error:
+        return _failed(error, ExitCode.CONFIGURATION)
+    except DatabaseUnavailableError as error:
+        return _failed(f"the database is out of reach: {error}", ExitCode.DATABASE_UNREACHABLE)
+    except DatabaseError as error:
+        return _refused(error)
+    except (NothingMatchedError, NoSuchEndpointError) as error:
+        return _failed(error, ExitCode.NOTHING_MATCHED)
+    except (FailedError, EndpointRefusedError) as error:
+        return _failed(error, ExitCode.FAILED)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+def _refused(error: DatabaseError) -> int:
+    if error.sqlstate == _NO_DATA_FOUND:
+        return _failed(error, ExitCode.NOTHING_MATCHED)
+    if error.sqlstate in _NOT_MIGRATED:
+        return _failed(f"{error}: run `webhook-worker migrate up`", ExitCode.CONFIGURATION)
+    return _failed(f"{error}. {error.hint}" if error.hint else error, ExitCode.FAILED)
+
+
+def _failed(error: Exception | str, code: ExitCode) -> int:
+    say(f"webhook-worker: {without_password(' '.join(str(error).split())).removeprefix('webhook: ')}")
+    return code

@@ -1,0 +1,169 @@
+"""Whether an endpoint may be like this: judged before anything is written, with the rule that forbids it."""
+
+import math
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from worker.core.address import Network, judge
+from worker.core.backoff import parse_schedule
+from worker.core.headers import check_headers
+from worker.core.signing import SigningKey
+from worker.core.url import parse_url
+from worker.endpoints.model import EndpointRefusedError, EndpointSettings, NewEndpoint
+
+RESOLVE_SECONDS_MAX = 5.0
+RESOLVERS_MAX = 32
+RETRIES_MAX = 100
+TENANT_BYTES_MAX = 255
+
+_EVENT_TYPE = re.compile(r"\*|[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*(?:\.\*)?")
+_BOUNDS = {
+    "rate": (0.0, 1e6, "a number a second, above 0 and up to 1000000"),
+    "burst": (0.0, 1e6, "a whole number from 1 to 1000000"),
+    "max_in_flight": (0.0, 1e5, "a whole number from 1 to 100000"),
+    "timeout_seconds": (0.0, 300.0, "seconds, above 0 and up to 300"),
+}
+
+
+def to_changes(settings: EndpointSettings) -> dict[str, Any]:
+    """Check the settings and return them as the SQL functions take them, or raise EndpointRefusedError."""
+    changes: dict[str, Any] = dict(settings)
+    if unknown := changes.keys() - EndpointSettings.__annotations__.keys():
+        raise EndpointRefusedError(f"an endpoint has no setting {', '.join(sorted(unknown))}")
+    for name, value in changes.items():
+        if name in _BOUNDS and not (name == "rate" and value is None):
+            _check_number(name, value)
+    if "event_types" in changes:
+        changes["event_types"] = _texts("event_types", changes["event_types"])
+        for event_type in changes["event_types"]:
+            if not _EVENT_TYPE.fullmatch(event_type):
+                raise EndpointRefusedError(f"{event_type!r} is no event type to subscribe to, like order.created, order.* or *")
+    if "headers" in changes:
+        changes["headers"] = _headers(changes["headers"])
+    if "retry" in changes:
+        changes["retry_seconds"] = _schedule(changes.pop("retry"))
+    return changes
+
+
+def to_document(new: NewEndpoint) -> dict[str, Any]:
+    """Check everything of a new endpoint but its URL, and return what the statement `endpoints_create` takes."""
+    tenant = new.tenant
+    if not isinstance(tenant, str) or len(tenant.encode("utf-8", "replace")) > TENANT_BYTES_MAX or not _storable(tenant):
+        raise EndpointRefusedError(f"the tenant is a text of up to {TENANT_BYTES_MAX} bytes without NUL")
+    keys = _texts("keys", new.keys)
+    try:
+        for key in keys:
+            SigningKey.from_text(key)
+    except ValueError as error:
+        raise EndpointRefusedError(f"{error}; leave it out and one is made") from None
+    return {"url": new.url, "tenant": tenant, "settings": to_changes(new.settings), "keys": keys}
+
+
+class URLJudge:
+    """Judges URLs and the addresses behind them. Each host is resolved once in this object's (short) life."""
+
+    def __init__(self, allow_networks: Sequence[Network] = (), *, allow_http: bool = False) -> None:
+        self._allow_networks, self._allow_http = tuple(allow_networks), allow_http
+        self._judged: dict[str, tuple[str | None, str | None]] = {}
+
+    async def judge_many(self, urls: Sequence[str]) -> list[tuple[str | None, str | None]]:
+        """Return (error, warning) for each URL, resolving several hosts at once."""
+        targets = [self._parse(url) for url in urls]
+        limiter = anyio.CapacityLimiter(RESOLVERS_MAX)
+        async with anyio.create_task_group() as group:
+            for host in {host for host, _ in targets if host is not None} - self._judged.keys():
+                group.start_soon(self._look_up, host, limiter)
+        return [(error, None) if host is None else self._judged[host] for host, error in targets]
+
+    async def judge(self, url: str) -> tuple[str, ...]:
+        """Return the warnings about a URL, or raise EndpointRefusedError."""
+        error, warning = (await self.judge_many([url]))[0]
+        if error is not None:
+            raise EndpointRefusedError(error)
+        return () if warning is None else (warning,)
+
+    def _parse(self, url: str) -> tuple[str | None, str | None]:
+        """Return (host, None) or (None, error)."""
+        try:
+            return parse_url(url, allow_http=self._allow_http).host, None
+        except (ValueError, TypeError, AttributeError) as error:  # from a caller without types, a URL may be anything
+            return None, str(error) if isinstance(url, str) else "the URL is not a text"
+
+    async def _look_up(self, host: str, limiter: anyio.CapacityLimiter) -> None:
+        addresses = [host] if _is_address(host) else await _resolve(host, limiter)
+        denied = None
+        for address in addresses:
+            if rule := judge(address, self._allow_networks):
+                shown = host if address == host else f"{host} resolves to {address}, which"
+                advice = "--allow-network or WEBHOOK_WORKER_ALLOW_NETWORKS can allow it"
+                denied = f"{shown} is denied by the address rules ({rule}); {advice}"
+                break
+        warning = None if addresses else f"{host} does not resolve now; its deliveries fail until it does"
+        self._judged[host] = (denied, warning)
+
+
+async def _resolve(host: str, limiter: anyio.CapacityLimiter) -> list[str]:
+    """Return the host's addresses, none if it has none or they do not come in time. A slow resolver's thread is left."""
+    with anyio.move_on_after(RESOLVE_SECONDS_MAX):
+        try:
+            answers = await anyio.to_thread.run_sync(
+                lambda: socket.getaddrinfo(host, None, type=socket.SOCK_STREAM), abandon_on_cancel=True, limiter=limiter
+            )
+        except (OSError, UnicodeError):
+            return []
+        return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in answers))
+    return []
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _storable(text: str) -> bool:
+    """Postgres stores no NUL, and UTF-8 has no lone surrogates."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _check_number(name: str, value: Any) -> None:
+    low, high, expected = _BOUNDS[name]
+    kinds = (int,) if "whole" in expected else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or not low < value <= high:
+        raise EndpointRefusedError(f"{name} is {value!r}; it must be {expected}")
+
+
+def _texts(name: str, values: Any) -> list[str]:
+    if isinstance(values, str) or not isinstance(values, Sequence) or not all(isinstance(value, str) for value in values):
+        raise EndpointRefusedError(f"{name} must be a list of texts")
+    return list(values)
+
+
+def _headers(headers: Any) -> dict[str, str]:
+    if not isinstance(headers, Mapping) or not all(isinstance(text, str) for item in headers.items() for text in item):
+        raise EndpointRefusedError("headers must be an object of texts")
+    try:
+        check_headers(headers)
+    except ValueError as error:
+        raise EndpointRefusedError(str(error)) from None
+    return dict(headers)
+
+
+def _schedule(retry: Any) -> list[float]:
+    if not isinstance(retry, str):
+        raise EndpointRefusedError("retry must be a text like '5s 5m 30m'")
+    try:
+        delays = list(parse_schedule(retry))
+    except ValueError as error:
+        raise EndpointRefusedError(f"retry: {error}") from None
+    if len(delays) > RETRIES_MAX:
+        raise EndpointRefusedError(f"retry has {len(delays)} delays; at most {RETRIES_MAX} are allowed")
+    return delays

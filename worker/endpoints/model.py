@@ -1,0 +1,88 @@
+"""What goes into and comes out of `worker.endpoints`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Generic, Literal, TypedDict, TypeVar
+
+State = Literal["enabled", "paused", "disabled"]
+
+Item = TypeVar("Item")
+
+
+class EndpointRefusedError(ValueError):
+    """An endpoint may not be like this. The text says which rule forbids it."""
+
+
+class NoSuchEndpointError(LookupError):
+    """There is no endpoint with this id."""
+
+
+class EndpointSettings(TypedDict, total=False):
+    """What a caller may choose. At creation, what is left out has its default; in `set`, it stays as it is."""
+
+    event_types: Sequence[str]  # 'order.created', 'order.*' or '*'; empty: every type
+    rate: float | None  # a second; None: no limit
+    burst: int  # how many may go at once under a rate
+    max_in_flight: int
+    timeout_seconds: float  # one deadline for the whole request
+    retry: str  # delays like '5s 5m 30m'; '' for no retries
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class NewEndpoint:
+    """One endpoint to create. `keys` are `whsec_…`; without any, one is made."""
+
+    url: str
+    tenant: str = ""
+    settings: EndpointSettings = field(default_factory=EndpointSettings)
+    keys: Sequence[str] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedEndpoint:
+    """A new endpoint. `key` is its first signing key: shown here, in no repr, and never again."""
+
+    id: int
+    url: str
+    key: str = field(repr=False)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedEndpoint:
+    """An endpoint of `create_many` that was not created, and why."""
+
+    url: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredEndpoint:
+    """An endpoint as the view `webhook.endpoints` shows it. `headers` may hold credentials, so they are in no repr."""
+
+    id: int
+    tenant: str
+    url: str
+    event_types: tuple[str, ...]
+    state: State
+    state_reason: str
+    rate: float | None
+    burst: int
+    max_in_flight: int
+    timeout_seconds: float
+    circuit: str
+    created_at: datetime
+    in_flight: int
+    retry_seconds: tuple[float, ...]
+    headers: Mapping[str, str] = field(repr=False)
+    not_before: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    """Some of a list, newest first. `after` is where the next page starts; None: this was the last."""
+
+    items: tuple[Item, ...]
+    after: int | None
