@@ -16,7 +16,7 @@ from worker.core.address import Network, parse_networks
 CREDENTIAL_BYTES_MAX = 8192
 
 _PASSWORD = re.compile(
-    r"(?P<before>://[^:/?#]*:|[?&\s]password\s*=\s*|^password\s*=\s*)(?P<secret>'[^']*'|[^@&\s]*)", re.IGNORECASE
+    r"(?P<before>://[^:/?#@\s]*:)[^@\s]*(?=@)|(?P<parameter>\bpassword\s*=\s*)(?:'[^']*'|[^&\s]*)", re.IGNORECASE
 )
 
 
@@ -96,7 +96,7 @@ def read_allow_http(flag: bool | None = None, environ: Mapping[str, str] | None 
 
 def without_password(text: str) -> str:
     """Return a text, such as a driver's error message, with the passwords of connection strings taken out."""
-    return _PASSWORD.sub(r"\g<before>***", text)
+    return _PASSWORD.sub(lambda match: f"{match['before'] or match['parameter']}***", text)
 
 
 def _checked_url(text: str, source: str) -> str:

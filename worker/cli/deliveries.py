@@ -23,7 +23,7 @@ from worker.cli.options import (
     parse_since,
 )
 from worker.cli.output import Format, emit_list, emit_one, say
-from worker.cli.session import FailedError, NothingMatchedError, actor, with_database
+from worker.cli.session import FailedError, NothingMatchedError, actor, told, with_database
 from worker.store.database import Database, DatabaseError, Row
 from worker.store.sql import statements
 
@@ -202,7 +202,7 @@ class _Retries:
                 raise
             self.missing += error.sqlstate == _NO_SUCH
             self.refused += error.sqlstate == _REFUSED
-            say(f"{str(error).removeprefix('webhook: ')}{f'. {error.hint}' if error.hint else ''}")
+            say(told(error))
         else:
             self.done.append({"id": delivery_id, "state_before": before})
 

@@ -78,7 +78,7 @@ def guarded(command: Callable[[], int]) -> int:
     except (ConfigurationError, IncompatibleSchemaError) as error:
         return _failed(error, ExitCode.CONFIGURATION)
     except DatabaseUnavailableError as error:
-        return _failed(f"the database is out of reach: {error}", ExitCode.DATABASE_UNREACHABLE)
+        return _failed(f"the database is out of reach: {without_password(str(error))}", ExitCode.DATABASE_UNREACHABLE)
     except DatabaseError as error:
         return _refused(error)
     except (NothingMatchedError, NoSuchEndpointError) as error:
@@ -92,14 +92,20 @@ def guarded(command: Callable[[], int]) -> int:
         return 130
 
 
+def told(error: DatabaseError) -> str:
+    """Return what Postgres said, and its advice, on one line."""
+    message = str(error).partition("\n")[0].removeprefix("webhook: ")  # a driver may append the detail and the hint
+    return f"{message}. {error.hint}" if error.hint else message
+
+
 def _refused(error: DatabaseError) -> int:
     if error.sqlstate == _NO_DATA_FOUND:
-        return _failed(error, ExitCode.NOTHING_MATCHED)
+        return _failed(told(error), ExitCode.NOTHING_MATCHED)
     if error.sqlstate in _NOT_MIGRATED:
-        return _failed(f"{error}: run `webhook-worker migrate up`", ExitCode.CONFIGURATION)
-    return _failed(f"{error}. {error.hint}" if error.hint else error, ExitCode.FAILED)
+        return _failed(f"{told(error)}: run `webhook-worker migrate up`", ExitCode.CONFIGURATION)
+    return _failed(told(error), ExitCode.FAILED)
 
 
 def _failed(error: Exception | str, code: ExitCode) -> int:
-    say(f"webhook-worker: {without_password(' '.join(str(error).split())).removeprefix('webhook: ')}")
+    say(f"webhook-worker: {' '.join(str(error).split())}")
     return code

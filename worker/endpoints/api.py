@@ -167,10 +167,11 @@ class Endpoints:
             async with self._turn:
                 return await self._database.rows(self._sql[statement], *args)
         except DatabaseError as error:
+            message = str(error).partition("\n")[0].removeprefix("webhook: ")
             if error.sqlstate == _NO_DATA_FOUND:
-                raise NoSuchEndpointError(str(error).removeprefix("webhook: ")) from error
+                raise NoSuchEndpointError(message) from error
             if error.sqlstate.startswith(_REFUSALS):
-                raise EndpointRefusedError(str(error).removeprefix("webhook: ")) from error
+                raise EndpointRefusedError(message) from error
             raise
 
 

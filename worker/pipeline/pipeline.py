@@ -83,6 +83,8 @@ class Pipeline:
     def stop(self) -> None:
         """Claim nothing more, give back what was not sent, finish what was; `run` then returns."""
         self.stopping = True
+        for delivery in self._ready.close():
+            self._release(delivery)
         self._stop_requested.set()
 
     @property
@@ -142,11 +144,12 @@ class Pipeline:
                 self._claims.append(claimed.claim)
                 self.counts.claimed += len(claimed.deliveries)
             for delivery in claimed.deliveries:
-                self._pace(delivery)
+                if self.stopping:  # while we asked
+                    self._release(delivery)
+                else:
+                    self._pace(delivery)
             if nothing:
                 await self._wait(self._limits.poll_seconds)
-        for delivery in self._ready.close():
-            self._release(delivery)
 
     async def _wait(self, seconds: float) -> None:
         with anyio.move_on_after(seconds):

@@ -8,11 +8,12 @@ from worker.core.model import Claim, Delivery, Exchange, Outcome, Request
 
 
 class StoreError(Exception):
-    """The store refused or failed; nothing was changed, or it is not known whether it was. Calling again is safe."""
+    """The store failed; nothing was changed, or it is not known whether it was. Calling again is safe.
 
+    `refused` says that it is the content: the same call would fail again.
+    """
 
-class StoreUnavailableError(StoreError):
-    """The store cannot be reached now."""
+    refused = False
 
 
 class NotSentError(Exception):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import anyio
 
 from worker.core.model import Exchange, Outcome
-from worker.pipeline.ports import Store, StoreError, StoreUnavailableError
+from worker.pipeline.ports import Store, StoreError
 
 BATCH_MAX = 1000
 GATHER_SECONDS = 0.01
@@ -19,7 +19,7 @@ class Recorder:
     def __init__(self, store: Store, clock: Callable[[], float], retry_seconds: Sequence[float]) -> None:
         self.fenced = 0
         self.errors = 0
-        self.last_error: StoreError | None = None
+        self.last_error: Exception | None = None
         self._store, self._clock, self._retry_seconds = store, clock, retry_seconds
         self._waiting: list[Outcome] = []
         self._recording: list[Outcome] = []
@@ -58,15 +58,14 @@ class Recorder:
             await anyio.sleep(GATHER_SECONDS)
 
     async def _record(self, batch: list[Outcome]) -> None:
-        failures = refusals = 0
+        failures = 0
         while True:
             try:
                 changed = await self._store.record(batch, self._clock())
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - no surprise of a store's may lose an outcome
                 self.errors += 1
                 self.last_error = error
-                refusals += not isinstance(error, StoreUnavailableError)
-                if refusals > len(self._retry_seconds):
+                if isinstance(error, StoreError) and error.refused:
                     if len(batch) > 1:  # one of them is to blame: find it by halves
                         await self._record(batch[: len(batch) // 2])
                         await self._record(batch[len(batch) // 2 :])

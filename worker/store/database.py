@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-from worker.pipeline.ports import StoreError, StoreUnavailableError
+from worker.pipeline.ports import StoreError
 
 Row = dict[str, Any]
 
@@ -20,7 +20,7 @@ _UNAVAILABLE = ("08", "57P", "53", "25006")
 """SQLSTATE prefixes that say "not now": connection lost, shutting down, out of resources, a read-only replica."""
 
 
-class DatabaseUnavailableError(StoreUnavailableError):
+class DatabaseUnavailableError(StoreError):
     """The database cannot be reached: check DATABASE_URL and that Postgres is running."""
 
 
@@ -30,6 +30,7 @@ class DatabaseError(StoreError):
     def __init__(self, message: str, sqlstate: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.sqlstate, self.hint = sqlstate, hint
+        self.refused = sqlstate.startswith(("22", "23"))  # data exceptions and violated constraints
 
 
 def error_from(message: str, sqlstate: str, hint: str | None = None) -> StoreError:

@@ -84,7 +84,7 @@ class PostgresStore:
             settings["version"],
             settings["tenant"],
             settings["url"],
-            tuple(settings["headers"].items()),
+            tuple((name, str(value)) for name, value in settings["headers"].items()),
             settings["timeout"],
             tuple(settings["retry"]),
             tuple(
