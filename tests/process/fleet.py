@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import anyio
 
@@ -68,7 +69,7 @@ class _Connection(asyncio.Protocol):
         self.transport = transport
         self.open.add(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         self.open.discard(self)
 
     def data_received(self, data: bytes) -> None:
@@ -120,7 +121,7 @@ class Worker:
             _, said = await anyio.to_thread.run_sync(self.process.communicate, abandon_on_cancel=True)
         return self.process.returncode, said
 
-    def __enter__(self) -> "Worker":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -130,12 +131,12 @@ class Worker:
             self.process.stderr.close()
 
 
-async def until(condition, seconds: float = 30, every: float = 0.05) -> None:  # type: ignore[no-untyped-def]
+async def until(condition: Callable[[], object], seconds: float = 30, every: float = 0.05) -> None:
     """Wait until `condition()`, which may be async, is true; fail after so many seconds."""
     with anyio.fail_after(seconds):
         while True:
             result = condition()
-            if hasattr(result, "__await__"):
+            if isinstance(result, Awaitable):
                 result = await result
             if result:
                 return

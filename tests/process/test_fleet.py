@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import anyio
 import pytest
@@ -30,7 +31,7 @@ async def administrator(server_dsn: str) -> AsyncIterator[Database]:
 
 
 async def unfinished(database: Database) -> int:
-    return await database.value("select (select count(*) from webhook.pending) + (select count(*) from webhook.inflight)")
+    return int(await database.value("select (select count(*) from webhook.pending) + (select count(*) from webhook.inflight)"))
 
 
 async def finished(database: Database) -> bool:
@@ -39,7 +40,7 @@ async def finished(database: Database) -> bool:
 
 @pytest.mark.skipif(not shutil.which("psql"), reason="psql is not installed")
 async def test_psql_is_a_producer(dsn: str, database: Database) -> None:
-    """What psql rolls back is never delivered, what it commits arrives once, byte for byte, and both public packages verify it."""
+    """What psql rolls back never arrives; what it commits arrives once, byte for byte, verified by both public packages."""
     async with Receiver().listening() as receiver:
         _, key = await add_endpoint(database, receiver.url())
         enqueue = """SELECT webhook.enqueue('order.created', '{"n": 1,  "é": "✓"}');"""
@@ -65,7 +66,7 @@ async def test_a_fleet_under_kills_loses_nothing(dsn: str, database: Database) -
     async with Receiver().listening() as receiver:
         for n in range(endpoints):
             await add_endpoint(database, receiver.url(f"/{n}"), f'{{"event_types": ["t{n}"], "max_in_flight": 2000}}')
-        with pytest.raises(ZeroDivisionError):
+        with suppress(ZeroDivisionError):
             async with database.transaction():
                 await enqueue(database, 0, 500, "never", endpoints)
                 raise ZeroDivisionError
@@ -116,12 +117,15 @@ async def test_a_fleet_under_kills_loses_nothing(dsn: str, database: Database) -
     assert {1} == {len(seen) for seen in ids.values()}
 
 
-async def enqueue(database: Database, first: int, count: int, name: str, endpoints: int) -> None:
-    await database.value(
-        "select count(*) from webhook.enqueue_many((select array_agg('t' || n % $4::int order by n) from generate_series($1::int, $1::int + $2::int - 1) as n), "
-        "(select array_agg(format('{\"%s\": %s}', $3::text, n) order by n) from generate_series($1::int, $1::int + $2::int - 1) as n))",
-        first, count, name, endpoints,
-    )  # fmt: skip
+MANY = """
+select count(*) from webhook.enqueue_many(
+    (select array_agg('t' || n % $4::int order by n) from generate_series($1::int, $1::int + $2::int - 1) as n),
+    (select array_agg(format('{"%s": %s}', $3::text, n) order by n) from generate_series($1::int, $1::int + $2::int - 1) as n)
+)"""
+
+
+async def enqueue(database: Database, first: int, count: int, name: str = "n", endpoints: int = 1) -> None:
+    await database.value(MANY, first, count, name, endpoints)
 
 
 @pytest.mark.fault(62)
@@ -130,9 +134,7 @@ async def test_a_limit_holds_over_four_workers(dsn: str, database: Database) -> 
     async with Receiver().listening() as receiver:
         id_, _ = await add_endpoint(database, receiver.url())
         await database.value('select webhook.set_endpoint($1, \'{"rate": 5, "burst": 1}\')', id_)
-        await database.value(
-            "select count(*) from webhook.enqueue_many(array_fill('t'::text, array[60]), array_fill('{}'::text, array[60]))"
-        )
+        await enqueue(database, 0, 60)
         workers = [Worker(dsn, "--once", python=python) for python in (pythons() * 4)[:4]]
         try:
             for worker in workers:
@@ -151,9 +153,7 @@ async def test_sigterm_drains(dsn: str, database: Database) -> None:
     """On SIGTERM a worker finishes what is on the wire, gives back the rest at once with no attempt counted, and exits 0."""
     async with Receiver(pause=0.5).listening() as receiver:
         await add_endpoint(database, receiver.url())
-        await database.value(
-            "select count(*) from webhook.enqueue_many(array_fill('t'::text, array[60]), array_fill('{}'::text, array[60]))"
-        )
+        await enqueue(database, 0, 60)
         with Worker(dsn, "--concurrency", "4") as worker:
             await until(lambda: receiver.arrivals)
             worker.terminate()
@@ -186,7 +186,7 @@ async def test_a_second_sigterm_leaves_at_once(dsn: str, database: Database) -> 
 
 
 async def test_drain_timeout_cuts_short(dsn: str, database: Database) -> None:
-    """When the drain time is over, what is on the wire is recorded as interrupted, due at once, and nothing waits for a lease."""
+    """When the drain time is over, what is on the wire is recorded as interrupted and due at once: no lease to wait for."""
     async with Receiver(pause=20).listening() as receiver:
         await add_endpoint(database, receiver.url(), '{"timeout_seconds": 60}')
         await database.value("select webhook.enqueue('t', '{}')")
@@ -205,15 +205,14 @@ async def test_losing_the_database_loses_nothing(dsn: str, database: Database, a
     name = await database.value("select current_database()")
     async with Receiver(pause=0.02).listening() as receiver:
         await add_endpoint(database, receiver.url(), '{"max_in_flight": 2000}')
-        await database.value(
-            "select count(*) from webhook.enqueue_many(array_fill('t'::text, array[3000]), array_fill('{}'::text, array[3000]))"
-        )
+        await enqueue(database, 0, 3000)
         with Worker(dsn, "--concurrency", "16") as worker:
             await until(lambda: len(receiver.arrivals) > 100)
             for _ in range(3):
                 await administrator.value(f'alter database "{name}" allow_connections false')
                 await database.rows(
-                    "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+                    "select pg_terminate_backend(pid) from pg_stat_activity "
+                    "where datname = current_database() and pid <> pg_backend_pid()"
                 )
                 await anyio.sleep(1.5)
                 await administrator.value(f'alter database "{name}" allow_connections true')
@@ -245,7 +244,14 @@ async def test_no_database_exits_4() -> None:
 
 def test_run_help_is_light() -> None:
     """`run` imports neither typer nor rich: a worker starts at once."""
-    code = "import sys; sys.argv = ['x', 'run', '--help']\nfrom worker.__main__ import main\ntry: main()\nexcept SystemExit: pass\n" \
-           "print(sorted({'typer', 'rich', 'click'} & set(sys.modules)), file=sys.stderr)"  # fmt: skip
+    code = """
+import sys
+from worker.__main__ import main
+sys.argv = ["webhook-worker", "run", "--help"]
+try:
+    main()
+finally:
+    print(sorted({"typer", "rich", "click"} & set(sys.modules)), file=sys.stderr)
+"""
     done = subprocess.run([pythons()[0], "-c", code], capture_output=True, text=True, check=True)
     assert "[]" == done.stderr.strip()

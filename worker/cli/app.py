@@ -1,5 +1,7 @@
 """The command line: one module a group of commands, put together here."""
 
+import sys
+
 import typer
 
 from worker.cli import attempts, check, deliveries, endpoints, endpoints_import, enqueue, forward, migrate, stats, version
@@ -31,10 +33,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code."""
 
     def run() -> int:
+        code = 0
         try:
             app(argv, prog_name="webhook-worker")
         except SystemExit as finished:
-            return finished.code if isinstance(finished.code, int) else 0
-        return 0
+            code = finished.code if isinstance(finished.code, int) else 0
+        sys.stdout.flush()  # here, where a reader who has left is no crash
+        return code
 
     return guarded(run)

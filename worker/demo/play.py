@@ -20,7 +20,7 @@ from worker.core.address import parse_networks
 from worker.core.audit import worst_excess
 from worker.demo.receivers import Receiver, flaky, gone, healthy, slow
 from worker.embedded import embedded_postgres
-from worker.endpoints import Endpoints
+from worker.endpoints import Endpoints, EndpointSettings
 from worker.store.database import Database, Row, connect
 from worker.store.migrate import migrate_up
 from worker.store.sql import statements
@@ -38,8 +38,7 @@ class Part:
 
     name: str
     receiver: Receiver
-    event_types: list[str]
-    settings: dict[str, object] = field(default_factory=dict)
+    settings: EndpointSettings = field(default_factory=EndpointSettings)
     endpoint_id: int = 0
     expected: set[str] = field(default_factory=set)
 
@@ -55,11 +54,13 @@ def main(argv: Sequence[str]) -> int:
 async def _play(dsn: str) -> int:
     seed = random.Random(2026)
     parts = [
-        Part("healthy", Receiver(healthy()), []),
-        Part("flaky (500 half of the time)", Receiver(flaky(seed.random)), ["order.*"], {"retry": " ".join(["200ms"] * 25)}),
-        Part("slow (answers after 1 s)", Receiver(slow(1.0)), ["order.shipped"]),
-        Part("gone (410)", Receiver(gone()), ["order.created"]),
-        Part(f"limited ({LIMIT:g}/s, burst {BURST})", Receiver(healthy()), ["report.ready"], {"rate": LIMIT, "burst": BURST}),
+        Part("healthy", Receiver(healthy())),
+        Part(
+            "flaky: half are 500", Receiver(flaky(seed.random)), {"event_types": ["order.*"], "retry": " ".join(["200ms"] * 25)}
+        ),
+        Part("slow: 1 s", Receiver(slow(1.0)), {"event_types": ["order.shipped"]}),
+        Part("gone: 410", Receiver(gone()), {"event_types": ["order.created"]}),
+        Part(f"limited: {LIMIT:g}/s", Receiver(healthy()), {"event_types": ["report.ready"], "rate": LIMIT, "burst": BURST}),
     ]
     database = connect(dsn)
     async with anyio.create_task_group() as group:
@@ -84,11 +85,11 @@ async def _play(dsn: str) -> int:
 async def _register(dsn: str, parts: list[Part]) -> None:
     async with Endpoints(dsn, actor="demo", allow_networks=parse_networks("127.0.0.0/8"), allow_http=True) as endpoints:
         for part in parts:
-            made = await endpoints.create(part.receiver.url, event_types=part.event_types, **part.settings)
+            made = await endpoints.create(part.receiver.url, **part.settings)
             part.endpoint_id, part.receiver.key = made.id, made.key
 
 
-class _RollBack(Exception):  # noqa: N818 - a signal of the play, not an error
+class _RollBack(Exception):  # a signal of the play, not an error
     pass
 
 
@@ -124,7 +125,8 @@ async def _produce(database: Database, parts: list[Part]) -> set[str]:
 
 def _subscribes(part: Part, event_type: str) -> bool:
     family = event_type.partition(".")[0] + ".*"
-    return not part.event_types or event_type in part.event_types or family in part.event_types
+    wanted = part.settings.get("event_types", ())
+    return not wanted or event_type in wanted or family in wanted
 
 
 async def _deliver(dsn: str, database: Database, parts: list[Part]) -> tuple[int, float]:

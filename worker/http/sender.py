@@ -111,7 +111,7 @@ def _failure(error: Exception) -> tuple[str, str]:
         ((httpcore.TimeoutException, httpx.TimeoutException), "timeout"),
         ((httpcore.ProtocolError, httpx.ProtocolError), "protocol_error"),
     ):
-        if isinstance(error, kinds):  # type: ignore[arg-type]  # a tuple of classes, or one
+        if isinstance(error, kinds):
             return reason, text
     return "internal_error", f"{type(error).__name__}: {text}"
 

@@ -16,6 +16,7 @@ class ReadyQueue:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._ready: deque[Delivery] = deque()
+        self._due: deque[Delivery] = deque()  # planned, and their moment has come: they go first, for it passes
         self._planned: list[tuple[float, int, Delivery]] = []
         self._order = itertools.count()
         self._idle_lanes: deque[anyio.Event] = deque()
@@ -23,12 +24,15 @@ class ReadyQueue:
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._ready) + len(self._planned)
+        return len(self._due) + len(self._ready) + len(self._planned)
 
     def put(self, delivery: Delivery, send_at: float | None) -> None:
         """Add a delivery; `send_at` is on the monotonic clock, None for at once."""
-        if send_at is None or send_at <= self._clock():
+        if send_at is None:
             self._ready.append(delivery)
+            self._wake_lane()
+        elif send_at <= self._clock():
+            self._due.append(delivery)
             self._wake_lane()
         else:
             heapq.heappush(self._planned, (send_at, next(self._order), delivery))
@@ -36,7 +40,7 @@ class ReadyQueue:
 
     async def get(self) -> Delivery | None:
         """Return the next ready delivery, waiting for one; None once the queue is closed."""
-        while not self._ready:
+        while not (self._due or self._ready):
             if self._closed:
                 return None
             event = anyio.Event()
@@ -49,14 +53,14 @@ class ReadyQueue:
                 else:  # nobody waits here any more: a wake-up must not be spent on it
                     self._idle_lanes.remove(event)
                 raise
-        return self._ready.popleft()
+        return (self._due or self._ready).popleft()
 
     async def release_planned(self) -> None:
         """Move planned deliveries to the lanes when their moment comes; runs until the queue is closed."""
         while not self._closed:
             now = self._clock()
             while self._planned and self._planned[0][0] <= now:
-                self._ready.append(heapq.heappop(self._planned)[2])
+                self._due.append(heapq.heappop(self._planned)[2])
                 self._wake_lane()
             self._planned_changed = anyio.Event()
             wait = self._planned[0][0] - now if self._planned else float("inf")
@@ -65,7 +69,8 @@ class ReadyQueue:
 
     def close(self) -> list[Delivery]:
         """Let every waiting lane end, and return what was not handed out."""
-        left = [*self._ready, *(entry[2] for entry in self._planned)]
+        left = [*self._due, *self._ready, *(entry[2] for entry in self._planned)]
+        self._due.clear()
         self._ready.clear()
         self._planned.clear()
         self._closed = True

@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
+import anyio
 import asyncpg
 
+from worker.pipeline.ports import StoreError
 from worker.store.database import CONNECT_SECONDS_MAX, QUERY_SECONDS_MAX, DatabaseUnavailableError, Row, error_from
 
 _DRIVER_ERRORS = (OSError, EOFError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -29,9 +31,15 @@ class AsyncpgDatabase:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        with self._translated():
-            async with (await self._open()).transaction():
-                yield
+        await self.script(["begin"])
+        try:
+            yield
+        except BaseException:  # the caller's own: it goes through as it is
+            with anyio.CancelScope(shield=True), suppress(StoreError):
+                if self._connection is not None:
+                    await self.script(["rollback"])
+            raise
+        await self.script(["commit"])
 
     async def script(self, statements: Sequence[str]) -> None:
         with self._translated():
@@ -62,7 +70,7 @@ class AsyncpgDatabase:
             if not answered:  # also when connecting failed, for whatever reason
                 self._give_up()
                 raise DatabaseUnavailableError(f"{type(error).__name__}: {error}") from error
-            raise error_from(str(error), sqlstate or "", getattr(error, "hint", None)) from error
+            raise error_from(str(error.args[0]), sqlstate or "", getattr(error, "hint", None)) from error
         except BaseException:  # cancelled half-way through a call: the connection's state is unknown
             self._give_up()
             raise

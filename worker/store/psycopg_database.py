@@ -8,6 +8,7 @@ import anyio
 import psycopg
 from psycopg.rows import dict_row, tuple_row
 
+from worker.pipeline.ports import StoreError
 from worker.store.database import CONNECT_SECONDS_MAX, QUERY_SECONDS_MAX, DatabaseUnavailableError, Row, error_from
 
 _Connection = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -35,9 +36,15 @@ class PsycopgDatabase:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        with self._translated():
-            async with (await self._open()).transaction():
-                yield
+        await self.script(["begin"])
+        try:
+            yield
+        except BaseException:  # the caller's own: it goes through as it is
+            with anyio.CancelScope(shield=True), suppress(StoreError):
+                if self._connection is not None:
+                    await self.script(["rollback"])
+            raise
+        await self.script(["commit"])
 
     async def script(self, statements: Sequence[str]) -> None:
         with self._translated():

@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks NAME [--quick] [--json]`. Each names a target, and exits 0 only if it holds."""

@@ -1,0 +1,48 @@
+"""What a benchmark reports, and how it is shown."""
+
+import os
+import platform
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass
+class Report:
+    """Rows of figures, the target in words, and whether it holds."""
+
+    target: str
+    holds: bool
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {"target": self.target, "holds": self.holds, "rows": self.rows, "notes": self.notes}
+
+
+def machine() -> dict[str, Any]:
+    """Describe this machine, without its name."""
+    return {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
+
+
+def progress(text: str) -> None:
+    """Say on stderr what is going on."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_table(report: Report) -> None:
+    """Print a report for people."""
+    table = Table()
+    for column in report.rows[0]:
+        table.add_column(column, justify="left" if isinstance(report.rows[0][column], str) else "right")
+    for row in report.rows:
+        table.add_row(*(f"{value:g}" if isinstance(value, float) else str(value) for value in row.values()))
+    console = Console()
+    console.print(table)
+    for note in report.notes:
+        console.print(note)
+    console.print(f"{'holds' if report.holds else 'does NOT hold'}: {report.target}")

@@ -1,0 +1,262 @@
+"""The API with which producer services register endpoints."""
+
+import socket
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+
+from worker.core.address import parse_networks
+from worker.endpoints import (
+    CreatedEndpoint,
+    EndpointRefusedError,
+    Endpoints,
+    NewEndpoint,
+    NoSuchEndpointError,
+    RefusedEndpoint,
+)
+from worker.store.database import Database, DatabaseError
+
+URL = "https://127.0.0.1/hook"
+KEY = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+
+
+@pytest.fixture
+async def endpoints(dsn: str) -> AsyncIterator[Endpoints]:
+    async with Endpoints(dsn, actor="shop", allow_networks=parse_networks("127.0.0.0/8")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def resolve(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """Answer name lookups from this dictionary; what is missing does not resolve."""
+    names: dict[str, list[str]] = {}
+
+    def getaddrinfo(host: str, *_: Any, **__: Any) -> list[Any]:
+        if host not in names:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in names[host]]
+
+    monkeypatch.setattr("worker.endpoints.checks.socket.getaddrinfo", getaddrinfo)
+    return names
+
+
+async def test_what_is_given_is_what_is_registered(endpoints: Endpoints) -> None:
+    """Every setting that is given at creation can be read back."""
+    created = await endpoints.create(
+        URL, tenant="acme", event_types=["order.*"], rate=2.5, burst=3, max_in_flight=4, timeout_seconds=5.5,
+        retry="5s 5m", headers={"X-Team": "blue"}, keys=[KEY], reason="signed up",
+    )  # fmt: skip
+    found = await endpoints.get(created.id)
+
+    assert (URL, KEY, ()) == (created.url, created.key, created.warnings)
+    assert ("acme", URL, ("order.*",), "enabled") == (found.tenant, found.url, found.event_types, found.state)
+    assert (2.5, 3, 4, 5.5) == (found.rate, found.burst, found.max_in_flight, found.timeout_seconds)
+    assert ((5.0, 300.0), {"X-Team": "blue"}) == (found.retry_seconds, found.headers)
+
+
+async def test_the_defaults_are_the_documented_ones(endpoints: Endpoints) -> None:
+    """Nothing given: every type, no rate, 64 in flight, 15 s, nine retries."""
+    found = await endpoints.get((await endpoints.create(URL)).id)
+
+    assert ((), None, 1, 64, 15.0) == (
+        found.event_types, found.rate, found.burst, found.max_in_flight, found.timeout_seconds
+    )  # fmt: skip
+    assert 9 == len(found.retry_seconds)
+
+
+async def test_times_are_in_utc(endpoints: Endpoints) -> None:
+    """Whatever the server's time zone, times come in UTC."""
+    found = await endpoints.get((await endpoints.create(URL)).id)
+
+    assert "UTC" == found.created_at.tzname()
+
+
+@pytest.mark.fault(68)
+async def test_keys_and_headers_are_in_no_repr(endpoints: Endpoints) -> None:
+    """What is printed by accident holds no credentials."""
+    created = await endpoints.create(URL, headers={"Authorization": "Bearer canary"}, keys=[KEY])
+    texts = [repr(created), repr(await endpoints.get(created.id)), repr(NewEndpoint(URL, keys=[KEY]))]
+
+    assert not [text for text in texts if KEY in text or "canary" in text]
+
+
+async def test_a_made_key_is_new_each_time(endpoints: Endpoints) -> None:
+    """Without keys, each endpoint gets its own."""
+    keys = {(await endpoints.create(URL)).key for _ in range(3)}
+
+    assert 3 == len(keys)
+    assert all(key.startswith("whsec_") for key in keys)
+
+
+async def test_changes_are_audited(endpoints: Endpoints, database: Database) -> None:
+    """Each change leaves its action, actor and reason."""
+    created = await endpoints.create(URL, reason="new")
+    await endpoints.set(created.id, rate=1, reason="slow down")
+    await endpoints.pause(created.id, reason="incident")
+    await endpoints.resume(created.id, reason="over")
+    await endpoints.disable(created.id, reason="unpaid")
+    await endpoints.enable(created.id, reason="paid")
+    rows = await database.rows("select actor, action, reason from webhook.audit where endpoint_id = $1 order by id", created.id)
+
+    assert {"shop"} == {row["actor"] for row in rows}
+    assert [
+        ("endpoint.create", "new"), ("endpoint.set", "slow down"), ("endpoint.pause", "incident"),
+        ("endpoint.resume", "over"), ("endpoint.disable", "unpaid"), ("endpoint.enable", "paid"),
+    ] == [(row["action"], row["reason"]) for row in rows]  # fmt: skip
+
+
+async def test_set_changes_only_what_is_given(endpoints: Endpoints) -> None:
+    """What is left out stays; a rate of None removes the limit; a new URL is checked as a first one is."""
+    created = await endpoints.create(URL, rate=5, burst=7, headers={"X-A": "b"})
+    await endpoints.set(created.id, rate=None, url="https://127.0.0.1/new")
+    found = await endpoints.get(created.id)
+
+    assert ("https://127.0.0.1/new", None, 7, {"X-A": "b"}) == (found.url, found.rate, found.burst, found.headers)
+    with pytest.raises(EndpointRefusedError, match=r"10\.0\.0\.0/8"):
+        await endpoints.set(created.id, url="https://10.1.2.3/")
+
+
+async def test_a_disabled_endpoint_is_not_resumed(endpoints: Endpoints) -> None:
+    """Resume is for paused endpoints: a disabled one has a reason to look at."""
+    created = await endpoints.create(URL)
+    await endpoints.disable(created.id, reason="gone")
+
+    with pytest.raises(DatabaseError) as caught:
+        await endpoints.resume(created.id)
+    assert caught.value.hint is not None
+    assert "gone" == (await endpoints.get(created.id)).state_reason
+
+
+async def test_an_unknown_endpoint_is_a_lookup_error(endpoints: Endpoints) -> None:
+    """Reading or changing what does not exist says so."""
+    for call in (endpoints.get(404), endpoints.set(404, rate=1), endpoints.pause(404), endpoints.enable(404)):
+        with pytest.raises(NoSuchEndpointError, match="there is no endpoint 404"):
+            await call
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://example.com/", "plain http is refused"),
+        ("https://u:p@example.com/", "user names"),
+        ("https://2130706433/", "looks numeric"),
+        ("https://10.0.0.1/", "10.0.0.0/8"),
+        ("https://[::1]/", "outside 2000::/3"),
+        ("https://internal.example/", r"resolves to 192\.168\.1\.1, which is denied .*192\.168\.0\.0/16"),
+        ("https://mixed.example/", "mixed.example resolves to 10.0.0.1"),
+    ],
+)
+@pytest.mark.fault(1)
+@pytest.mark.fault(4)
+async def test_a_denied_url_is_refused_with_its_rule(
+    endpoints: Endpoints, resolve: dict[str, list[str]], url: str, why: str
+) -> None:
+    """What may not be dialled now is refused now, in words; one denied address among good ones is enough."""
+    resolve |= {"internal.example": ["192.168.1.1"], "mixed.example": ["8.8.8.8", "10.0.0.1"]}
+
+    with pytest.raises(EndpointRefusedError, match=why):
+        await endpoints.create(url)
+
+
+@pytest.mark.fault(15)
+async def test_a_name_that_does_not_resolve_is_accepted_with_a_warning(
+    endpoints: Endpoints, resolve: dict[str, list[str]]
+) -> None:
+    """A customer's DNS may come later."""
+    created = await endpoints.create("https://later.example/")
+
+    assert ("later.example does not resolve now; its deliveries fail until it does",) == created.warnings
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rate": 0}, {"rate": -1}, {"rate": float("nan")}, {"rate": float("inf")}, {"rate": "5"}, {"rate": True},
+        {"burst": 0}, {"burst": 1.5}, {"burst": None}, {"max_in_flight": 0}, {"max_in_flight": 10**9},
+        {"timeout_seconds": 0}, {"timeout_seconds": 301}, {"retry": "5 minutes"}, {"retry": "2y"}, {"retry": None},
+        {"retry": "1s " * 101}, {"event_types": "order.*"}, {"event_types": ["*.created"]}, {"event_types": [1]},
+        {"headers": {"Host": "x"}}, {"headers": {"X-A": "b\r\nX-C: d"}}, {"headers": {"webhook-id": "x"}},
+        {"headers": ["X-A: b"]}, {"headers": {"X-A": 1}}, {"colour": "blue"}, {"keys": ["whsec_short"]},
+        {"keys": [1]}, {"tenant": "x" * 256}, {"tenant": "\0"}, {"tenant": "\ud800"}, {"tenant": None},
+    ],
+    ids=repr,
+)  # fmt: skip
+@pytest.mark.fault(37)
+@pytest.mark.fault(38)
+async def test_a_bad_setting_is_refused(endpoints: Endpoints, settings: dict[str, Any]) -> None:
+    """Bad settings are refused before anything is written."""
+    with pytest.raises(EndpointRefusedError):
+        await endpoints.create(URL, **settings)
+
+    assert () == (await endpoints.list()).items
+
+
+async def test_a_list_is_paged_by_key(endpoints: Endpoints) -> None:
+    """Pages follow each other newest first, without gaps, and the last one says so."""
+    ids = [(await endpoints.create(URL)).id for _ in range(5)]
+    seen: list[int] = []
+    after, pages = None, 0
+    while pages == 0 or after is not None:
+        page = await endpoints.list(limit=2, after=after)
+        seen += [endpoint.id for endpoint in page.items]
+        after, pages = page.after, pages + 1
+
+    assert (ids[::-1], 3) == (seen, pages)
+
+
+async def test_a_list_is_filtered(endpoints: Endpoints) -> None:
+    """By tenant, and by state."""
+    first = await endpoints.create(URL, tenant="a")
+    second = await endpoints.create(URL, tenant="b")
+    await endpoints.pause(second.id)
+
+    assert [first.id] == [endpoint.id for endpoint in (await endpoints.list(tenant="a")).items]
+    assert [second.id] == [endpoint.id for endpoint in (await endpoints.list(state="paused")).items]
+
+
+async def test_thousands_are_created_in_seconds(endpoints: Endpoints, database: Database) -> None:
+    """2,000 endpoints take four round trips and a few seconds, each with a key of its own, in order."""
+    new = [NewEndpoint(f"https://127.0.0.1/{n}", f"tenant-{n}", {"event_types": ["order.*"]}) for n in range(2000)]
+    started = time.monotonic()
+    results = await endpoints.create_many(new, reason="moved here")
+    created = [result for result in results if isinstance(result, CreatedEndpoint)]
+
+    assert time.monotonic() - started < 30  # two seconds alone; the machine may be shared
+    assert [one.url for one in new] == [one.url for one in created]
+    assert 2000 == len({one.key for one in created})
+    assert 2000 == await database.value("select count(*) from webhook.subscription")
+
+
+async def test_a_refused_one_does_not_stop_the_others(endpoints: Endpoints) -> None:
+    """Each of many gets its own result, in order."""
+    results = await endpoints.create_many(
+        [NewEndpoint(URL), NewEndpoint("https://10.0.0.1/"), NewEndpoint(URL, settings={"rate": -1}), NewEndpoint(URL)]
+    )
+
+    assert [CreatedEndpoint, RefusedEndpoint, RefusedEndpoint, CreatedEndpoint] == [type(result) for result in results]
+    assert 2 == len((await endpoints.list()).items)
+
+
+async def test_what_only_the_database_refuses_stands_alone(endpoints: Endpoints, database: Database) -> None:
+    """A batch that the database refuses is halved until the bad one is found; the others are created."""
+    await database.script(["alter table webhook.endpoint add check (tenant <> 'bad')"])
+    results = await endpoints.create_many([NewEndpoint(URL, "bad" if n == 3 else "good") for n in range(7)])
+
+    assert [3] == [n for n, result in enumerate(results) if isinstance(result, RefusedEndpoint)]
+
+
+async def test_none_of_none(endpoints: Endpoints) -> None:
+    """No endpoints, no calls, no results."""
+    assert () == await endpoints.create_many([])
+
+
+async def test_tasks_take_turns(endpoints: Endpoints) -> None:
+    """Several tasks may use one object at once."""
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(endpoints.create, URL)
+
+    assert 10 == len((await endpoints.list()).items)

@@ -1,0 +1,764 @@
+"""The command line: what it prints, how it exits, and that nothing secret or dangerous comes out of it.
+
+Most tests call `main` in this process: an interpreter takes long to start on PyPy. A few run the real thing.
+"""
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import typer.main
+
+from worker import __version__
+from worker.cli import check, stats
+from worker.cli.app import app, main
+from worker.cli.session import actor
+from worker.store.database import connect
+from worker.store.migrate import migrate_up
+from worker.store.sql import migrations
+
+URL = "https://127.0.0.1/hook"
+KEY = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+RECORD = """
+    select webhook.record('test', (
+        select json_agg(json_build_array(claim_id, id, $1::text, $2::text, 500, 0.1, 0.1, $3::text, null, 0, null, null))::text
+        from webhook.inflight))
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Cli = Callable[..., Done]
+
+
+@pytest.fixture
+def cli(dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Return a function that runs a command in this process."""
+    for name in ("WEBHOOK_WORKER_ALLOW_HTTP", "CREDENTIALS_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DATABASE_URL", dsn)
+    monkeypatch.setenv("WEBHOOK_WORKER_ALLOW_NETWORKS", "127.0.0.0/8")
+
+    def run(*argv: object) -> Done:
+        capsys.readouterr()
+        code = main([str(argument) for argument in argv])
+        return Done(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def query(dsn: str) -> Callable[..., list[dict[str, Any]]]:
+    """Return a function that runs SQL."""
+
+    def run(sql: str, *args: Any) -> list[dict[str, Any]]:
+        async def go() -> list[dict[str, Any]]:
+            database = connect(dsn)
+            try:
+                return await database.rows(sql, *args)
+            finally:
+                await database.close()
+
+        return anyio.run(go)
+
+    return run
+
+
+Query = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def deliver(query: Query) -> Callable[..., None]:
+    """Return a function that claims everything due and records one outcome for all of it."""
+
+    def run(disposition: str, outcome: str, response: str = "") -> None:
+        query("select webhook.claim('test', 100, 1000000)")
+        query(RECORD, disposition, outcome, response)
+
+    return run
+
+
+@pytest.fixture
+def stdin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
+    """Return a function that sets what is read from stdin."""
+    opened: list[io.TextIOWrapper] = []
+
+    def give(data: bytes) -> None:
+        opened.append(io.TextIOWrapper(io.BytesIO(data)))
+        monkeypatch.setattr(sys, "stdin", opened[-1])
+
+    yield give
+    for stream in opened:
+        stream.close()
+
+
+def view_columns(query: Query, view: str) -> list[str]:
+    rows = query(
+        "select attname::text as name from pg_attribute where attrelid = $1::text::regclass and attnum > 0 order by attnum",
+        view,
+    )
+    return [row["name"] for row in rows]
+
+
+def commands() -> Iterator[tuple[Sequence[str], Any]]:
+    """Yield every command with its words."""
+
+    def walk(path: Sequence[str], command: Any) -> Iterator[tuple[Sequence[str], Any]]:
+        if children := getattr(command, "commands", None):
+            for name, child in children.items():
+                yield from walk((*path, name), child)
+        else:
+            yield path, command
+
+    return walk((), typer.main.get_command(app))
+
+
+COMMANDS = {" ".join(path): command for path, command in commands()}
+
+
+# -- every command ---------------------------------------------------------------------------------------------------
+
+
+def test_the_commands_are_the_agreed_ones() -> None:
+    """Scripts rely on these words."""
+    expected = (
+        "migrate up, migrate status, migrate sql, run, endpoints add, endpoints list, endpoints show, endpoints set, "
+        "endpoints pause, endpoints resume, endpoints disable, endpoints enable, endpoints import, enqueue, "
+        "deliveries list, deliveries show, deliveries retry, attempts list, stats, check, version, demo"
+    )
+
+    assert set(expected.split(", ")) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_has_help_and_is_documented(words: str) -> None:
+    """Every command and every option says what it is for, and docs/cli.md has it."""
+    documentation = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    options = [parameter for parameter in COMMANDS[words].params if parameter.param_type_name == "option"]
+
+    assert COMMANDS[words].help
+    assert [] == [option.name for option in options if not option.help]
+    assert f"webhook-worker {words}" in documentation
+    assert [] == [option.opts[0] for option in options if option.opts[0] not in documentation]
+
+
+@pytest.mark.parametrize("words", COMMANDS.keys() - {"run", "demo", "migrate sql"})
+def test_every_command_that_prints_data_takes_a_format(words: str) -> None:
+    """--format is everywhere."""
+    assert "--format" in [name for parameter in COMMANDS[words].params for name in parameter.opts]
+
+
+@pytest.mark.parametrize("words", ["add", "set", "pause", "resume", "disable", "enable", "import"])
+def test_every_change_takes_a_reason(words: str) -> None:
+    """--reason is everywhere that something is changed."""
+    assert "--reason" in [name for parameter in COMMANDS[f"endpoints {words}"].params for name in parameter.opts]
+
+
+# -- exit codes ------------------------------------------------------------------------------------------------------
+
+
+def test_ok_is_0(cli: Cli) -> None:
+    """No error, no problem."""
+    done = cli("version", "--format", "json")
+
+    assert (0, __version__) == (done.code, done.json["version"])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "bogus", "endpoints show x", "endpoints show 0", "endpoints show 9223372036854775808", "endpoints set 1",
+        "endpoints set 1 --rate fast", "endpoints add", "endpoints add https://a.example --header nocolon",
+        "endpoints list --state bogus", "deliveries list --state bogus", "deliveries list --since yesterday",
+        "deliveries list --limit 0", "deliveries retry", "deliveries retry 1 --state dead", "attempts list --after 7",
+        "enqueue a --payload 1 --file -", "enqueue a --payload 1 --in 1h --at 2030-01-01T00:00:00Z",
+        "enqueue a --payload 1 --at 2030-01-01T00:00:00", "enqueue a --payload 1 --in soon", "stats --format xml",
+    ],
+)  # fmt: skip
+def test_usage_is_2(cli: Cli, line: str) -> None:
+    """A command that cannot be meant as it stands exits with 2, and prints nothing to stdout."""
+    done = cli(*line.split())
+
+    assert (2, "") == (done.code, done.out)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "endpoints list", "endpoints show 404", "endpoints set 404 --rate 1", "endpoints pause 404", "endpoints resume 404",
+        "endpoints disable 404", "endpoints enable 404", "deliveries list", "deliveries show 404", "deliveries retry 404",
+        "deliveries retry --state dead", "attempts list",
+    ],
+)  # fmt: skip
+def test_nothing_matched_is_3(cli: Cli, line: str) -> None:
+    """What does not exist, or matches nothing, exits with 3 and says so on stderr."""
+    done = cli(*line.split(), "--format", "json")
+
+    assert (3, True) == (done.code, done.out.strip() in ("", "[]"))
+    assert done.err.startswith(("webhook-worker: ", "there is no", "0 due now"))
+
+
+@pytest.mark.fault(68)
+@pytest.mark.parametrize("line", ["stats", "check", "migrate up", "endpoints list", "enqueue a --payload 1"])
+def test_an_unreachable_database_is_4(cli: Cli, line: str) -> None:
+    """Nobody listens: one clear line, without the password, and 4."""
+    done = cli(*line.split(), "--database-url", "postgresql://me:s3cret@127.0.0.1:1/x")
+
+    assert (4, "", 1) == (done.code, done.out, done.err.count("\n"))
+    assert done.err.startswith("webhook-worker: the database is out of reach")
+    assert "s3cret" not in done.err
+
+
+def test_a_missing_setting_is_78(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No database URL: 78, and the message names the setting."""
+    monkeypatch.delenv("DATABASE_URL")
+    done = cli("stats")
+
+    assert (78, True) == (done.code, "DATABASE_URL" in done.err)
+
+
+def test_a_bad_setting_is_78(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A malformed network: 78, and the message names where it stands."""
+    monkeypatch.setenv("WEBHOOK_WORKER_ALLOW_NETWORKS", "10.0.0.0/99")
+    done = cli("endpoints", "add", URL)
+
+    assert (78, True) == (done.code, "WEBHOOK_WORKER_ALLOW_NETWORKS" in done.err)
+
+
+@pytest.mark.parametrize("line", ["check", "stats", "endpoints list", "deliveries list", "enqueue a --payload 1"])
+def test_a_database_that_was_never_migrated_is_78(cli: Cli, empty_dsn: str, line: str) -> None:
+    """No schema: 78, and the next step."""
+    done = cli(*line.split(), "--database-url", empty_dsn)
+
+    assert (78, True) == (done.code, "migrate up" in done.out + done.err)
+
+
+# -- migrate ---------------------------------------------------------------------------------------------------------
+
+
+def test_migrate_up_brings_an_empty_database_to_this_release(cli: Cli, empty_dsn: str) -> None:
+    """`status` says pending, `up` applies, `status` says applied, and `up` again does nothing."""
+
+    def states() -> set[str]:
+        return {row["state"] for row in cli("migrate", "status", "--database-url", empty_dsn, "--format", "json").json}
+
+    before = states()
+    first = cli("migrate", "up", "--database-url", empty_dsn, "--format", "json")
+    second = cli("migrate", "up", "--database-url", empty_dsn, "--format", "json")
+
+    assert ({"pending"}, {"applied"}) == (before, states())
+    assert [*(name for _, name, _ in migrations()), "functions"] == [row["applied"] for row in first.json]
+    assert (0, [], "nothing to do: the schema is up to date\n") == (second.code, second.json, second.err)
+
+
+def test_migrate_sql_is_the_whole_schema_in_one_transaction(cli: Cli, empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed without a database, run by hand, leaves nothing to migrate."""
+    monkeypatch.delenv("DATABASE_URL")
+    done = cli("migrate", "sql")
+    on_error_stop, _, script = done.out.partition("\n")
+
+    async def run() -> list[str]:
+        database = connect(empty_dsn)
+        await database.script([script])
+        left = await migrate_up(database)
+        await database.close()
+        return left
+
+    assert (0, "\\set ON_ERROR_STOP on") == (done.code, on_error_stop)
+    assert ("begin;", "commit;") == (script.split(maxsplit=1)[0], script.split()[-1])
+    assert [] == anyio.run(run)
+
+
+# -- endpoints -------------------------------------------------------------------------------------------------------
+
+
+def test_add_prints_one_object_with_the_key(cli: Cli) -> None:
+    """`--format json` gives id, url and key on stdout, and chatter only on stderr."""
+    done = cli("endpoints", "add", URL, "--key", KEY, "--format", "json")
+
+    assert (0, {"id": done.json["id"], "url": URL, "key": KEY}) == (done.code, done.json)
+
+
+@pytest.mark.fault(68)
+def test_the_key_is_never_shown_again(cli: Cli, query: Query) -> None:
+    """Nothing but its creation prints a key, or the value of a header."""
+    options = "--header", "Authorization: Bearer canary"
+    made = cli("endpoints", "add", URL, *options, "--format", "json").json
+    cli("endpoints", "pause", made["id"])
+    printed = [
+        cli(*line.split(), "--format", format_)
+        for line in (
+            f"endpoints show {made['id']}",
+            "endpoints list",
+            f"endpoints set {made['id']} --rate 3",
+            "check --security",
+        )
+        for format_ in ("table", "json", "jsonl")
+    ]
+    audit = str(query("select * from webhook.audit"))
+
+    assert not [done for done in printed if made["key"][6:] in done.out + done.err or "canary" in done.out + done.err]
+    assert made["key"][6:] not in audit
+    assert "canary" not in audit
+
+
+def test_endpoints_are_listed_with_the_views_columns(cli: Cli, query: Query) -> None:
+    """JSON has the columns of webhook.endpoints, in order, and times in RFC 3339 with Z."""
+    cli("endpoints", "add", URL)
+    record = cli("endpoints", "list", "--format", "json").json[0]
+    shown = cli("endpoints", "show", record["id"], "--format", "json").json
+
+    assert view_columns(query, "webhook.endpoints") == list(record) == list(shown)
+    assert "Z" == record["created_at"][-1]
+    assert "T" == record["created_at"][10]
+
+
+def test_every_option_arrives(cli: Cli) -> None:
+    """What is given to `add` is what `show` shows."""
+    options = [
+        "--tenant", "acme", "--event-type", "order.*", "--event-type", "user.created", "--rate", "5", "--burst", "2",
+        "--max-in-flight", "7", "--timeout", "4.5", "--retry", "5s 5m", "--header", "X-A: b:c",
+    ]  # fmt: skip
+    made = cli("endpoints", "add", URL, *options, "--format", "json").json
+    record = cli("endpoints", "show", made["id"], "--format", "json").json
+
+    assert {
+        "tenant": "acme", "event_types": ["order.*", "user.created"], "rate": 5, "burst": 2, "max_in_flight": 7,
+        "timeout_seconds": 4.5, "retry_seconds": [5, 300], "headers": {"X-A": "***"}, "state": "enabled",
+    }.items() <= record.items()  # fmt: skip
+
+
+def test_set_changes_what_is_given_and_none_removes_a_limit(cli: Cli) -> None:
+    """`--rate none` takes the limit away, `--retry none` the retries, and the rest stays."""
+    made = cli("endpoints", "add", URL, "--rate", 5, "--burst", 3, "--header", "X-A: b", "--format", "json").json
+    done = cli(
+        "endpoints", "set", made["id"], "--rate", "none", "--retry", "none", "--no-headers", "--format", "json"
+    )  # fmt: skip
+
+    assert (0, None, 3, [], {}) == (
+        done.code, done.json["rate"], done.json["burst"], done.json["retry_seconds"], done.json["headers"]
+    )  # fmt: skip
+
+
+def test_states_are_changed_with_a_reason_by_this_user(cli: Cli, query: Query) -> None:
+    """pause, resume, disable, enable: each sets the state and leaves an audit row of the system's user."""
+    made = cli("endpoints", "add", URL, "--format", "json").json
+    states = []
+    for word in ("pause", "resume", "disable", "enable"):
+        record = cli("endpoints", word, made["id"], "--reason", f"because of {word}", "--format", "json").json
+        states.append((record["state"], record["state_reason"]))
+    rows = query("select actor, reason from webhook.audit where action <> 'endpoint.create' order by id")
+
+    assert [("paused", "because of pause"), ("enabled", ""), ("disabled", "because of disable"), ("enabled", "")] == states
+    assert [(actor(), f"because of {word}") for word in ("pause", "resume", "disable", "enable")] == [
+        (row["actor"], row["reason"]) for row in rows
+    ]
+
+
+def test_a_disabled_endpoint_is_not_resumed(cli: Cli) -> None:
+    """Refused by the database: 1, one line, with its advice once."""
+    made = cli("endpoints", "add", URL, "--format", "json").json
+    cli("endpoints", "disable", made["id"])
+    done = cli("endpoints", "resume", made["id"])
+
+    assert (1, 1, 1) == (done.code, done.err.count("\n"), done.err.count("enable it"))
+
+
+@pytest.mark.parametrize(("url", "rule"), [("https://10.0.0.1/", "10.0.0.0/8"), ("http://127.0.0.1/", "--allow-http")])
+def test_a_denied_url_is_refused_with_its_rule(cli: Cli, url: str, rule: str) -> None:
+    """1, the rule on stderr, and nothing is registered."""
+    done = cli("endpoints", "add", url)
+
+    assert (1, "", True) == (done.code, done.out, rule in done.err)
+    assert 3 == cli("endpoints", "list").code
+
+
+def test_what_is_denied_can_be_allowed_by_flags(cli: Cli) -> None:
+    """--allow-network and --allow-http make exceptions."""
+    assert 0 == cli("endpoints", "add", "http://10.0.0.1/", "--allow-network", "10.0.0.0/8", "--allow-http").code
+
+
+def test_a_name_that_does_not_resolve_is_accepted_with_a_warning(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """0, a warning on stderr, and one object on stdout."""
+
+    def getaddrinfo(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    monkeypatch.setattr("worker.endpoints.checks.socket.getaddrinfo", getaddrinfo)
+    done = cli("endpoints", "add", "https://later.example/", "--format", "json")
+
+    assert (0, "https://later.example/") == (done.code, done.json["url"])
+    assert done.err.startswith("warning: later.example does not resolve now")
+
+
+def test_endpoints_are_paged(cli: Cli) -> None:
+    """The cursor on stderr leads to the next page; the last page has none."""
+    ids = [cli("endpoints", "add", URL, "--format", "json").json["id"] for _ in range(3)]
+    first = cli("endpoints", "list", "--limit", 2, "--format", "json")
+    second = cli("endpoints", "list", "--limit", 2, "--after", first.err.split()[-1], "--format", "json")
+
+    assert ids[::-1] == [record["id"] for record in first.json + second.json]
+    assert "" == second.err
+
+
+def test_import_applies_good_lines_and_reports_bad_ones(cli: Cli, stdin: Callable[[bytes], None]) -> None:
+    """Errors carry their line's number, keys are printed once, and one bad line makes it exit with 1."""
+    lines = [
+        {"url": URL, "tenant": "a", "rate": 2, "retry": "1s", "keys": [KEY]}, "not json", [], {"tenant": "no url"},
+        {"url": "https://10.0.0.1/"}, {"url": URL, "colour": "blue"}, {"url": URL, "event_types": ["order.*"]},
+    ]  # fmt: skip
+    stdin(b"\n".join(b"not json" if line == "not json" else json.dumps(line).encode() for line in lines))
+    done = cli("endpoints", "import", "-", "--format", "jsonl")
+    made = [json.loads(line) for line in done.out.splitlines()]
+
+    assert (1, [1, 7], KEY) == (done.code, [record["line"] for record in made], made[0]["key"])
+    assert all(f"line {number}: " in done.err for number in (2, 3, 4, 5, 6))
+    assert "2 created, 5 refused" in done.err
+
+
+def test_import_of_good_lines_is_0(cli: Cli, tmp_path: Path) -> None:
+    """A file without bad lines, read from disk; empty lines do not count."""
+    file = tmp_path / "endpoints.jsonl"
+    file.write_text("\n\n".join(json.dumps({"url": f"{URL}/{n}"}) for n in range(1200)))
+    done = cli("endpoints", "import", file, "--format", "json")
+
+    assert (0, 1200) == (done.code, len(done.json))
+
+
+# -- enqueue ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("payload", [b'{"n":  1}\n', b"", "naïve ✓\r\n\t".encode(), b"\xef\xbb\xbf{}", b"not json"])
+def test_a_payload_is_stored_byte_for_byte(
+    cli: Cli, query: Query, stdin: Callable[[bytes], None], tmp_path: Path, payload: bytes
+) -> None:
+    """From stdin, from a file, and, where it is text, as an argument."""
+    (tmp_path / "payload").write_bytes(payload)
+    stdin(payload)
+    cli("enqueue", "a", "--file", "-")
+    stdin(payload)
+    cli("enqueue", "a")
+    cli("enqueue", "a", "--file", tmp_path / "payload")
+    cli("enqueue", "a", "--payload", payload.decode())
+
+    assert [payload] * 4 == [row["payload"].encode() for row in query("select payload from webhook.events")]
+
+
+@pytest.mark.parametrize("payload", [b"\xff", b"a\0b"])
+def test_a_payload_that_cannot_be_stored_is_refused(cli: Cli, stdin: Callable[[bytes], None], payload: bytes) -> None:
+    """Bytes that are no text, and NUL: 1, and why."""
+    stdin(payload)
+    done = cli("enqueue", "a", "--file", "-")
+
+    assert (1, "", True) == (done.code, done.out, "the payload" in done.err)
+
+
+def test_enqueue_prints_the_event_id(cli: Cli) -> None:
+    """The id alone for people and shells, an object as JSON; the same key again gives the same id."""
+    options = "--payload", "1", "--tenant", "t", "--idempotency-key", "k"
+    first = cli("enqueue", "order.created", *options)
+    again = cli("enqueue", "order.created", *options, "--format", "json")
+
+    assert (0, 0) == (first.code, again.code)
+    assert int(first.out) == again.json["id"]
+
+
+def test_delivery_can_be_put_off(cli: Cli, query: Query) -> None:
+    """`--at` and `--in` say when."""
+    cli("endpoints", "add", URL)
+    cli("enqueue", "a", "--payload", "1", "--at", "2100-01-31T10:00:00+01:00")
+    cli("enqueue", "a", "--payload", "1", "--in", "2h")
+    at = cli("deliveries", "list", "--format", "json").json[1]["next_attempt_at"]
+    rows = query(
+        "select extract(epoch from run_at - event_created_at)::float8 as seconds from webhook.pending order by id desc"
+    )
+
+    assert "2100-01-31T09:00:00.000000Z" == at
+    assert 7200 == rows[0]["seconds"]
+
+
+def test_a_bad_event_type_is_refused(cli: Cli) -> None:
+    """The database's own words, with its advice, once: 1."""
+    done = cli("enqueue", "bad type", "--payload", "1")
+
+    assert (1, 1, 1) == (done.code, done.err.count("\n"), done.err.count("like order.created"))
+
+
+# -- deliveries and attempts -----------------------------------------------------------------------------------------
+
+
+def test_deliveries_are_listed_with_the_views_columns(cli: Cli, query: Query, deliver: Callable[..., None]) -> None:
+    """JSON has the columns of webhook.deliveries; `show` adds the attempts as `history`."""
+    cli("endpoints", "add", URL)
+    cli("enqueue", "a", "--payload", "1")
+    deliver("retry", "http_status", "sorry")
+    record = cli("deliveries", "list", "--format", "json").json[0]
+    shown = cli("deliveries", "show", record["id"], "--format", "json").json
+    lines = cli("deliveries", "list", "--format", "jsonl").out.splitlines()
+
+    assert view_columns(query, "webhook.deliveries") == list(record)
+    assert [record] == [json.loads(line) for line in lines]
+    assert ["sorry"] == [attempt["response"] for attempt in shown.pop("history")]
+    assert record == shown
+    assert ("http_status", 500, 1) == (record["last_error"], record["last_status"], record["attempts"])
+
+
+def test_attempts_are_listed_with_the_views_columns(cli: Cli, query: Query, deliver: Callable[..., None]) -> None:
+    """JSON has the columns of webhook.attempts, and pages follow each other."""
+    cli("endpoints", "add", URL)
+    cli("enqueue", "a", "--payload", "1")
+    deliver("retry", "http_status")
+    deliver("delivered", "ok")
+    first = cli("attempts", "list", "--limit", 1, "--format", "json")
+    second = cli("attempts", "list", "--limit", 1, "--after", first.err.split()[-1], "--format", "json")
+    failed = cli("attempts", "list", "--outcome", "http_status", "--since", "1h", "--delivery", 1, "--endpoint", 1)
+
+    assert view_columns(query, "webhook.attempts") == list(first.json[0])
+    assert [2, 1] == [record["attempt"] for record in first.json + second.json]
+    assert ("", 0, True) == (second.err, failed.code, "http_status" in failed.out)
+
+
+def test_deliveries_are_filtered(cli: Cli, query: Query, deliver: Callable[..., None]) -> None:
+    """By state, endpoint, tenant, type and age, and by all of them together."""
+    first = cli("endpoints", "add", URL, "--tenant", "a", "--format", "json").json["id"]
+    second = cli("endpoints", "add", URL, "--tenant", "b", "--format", "json").json["id"]
+    cli("enqueue", "x", "--tenant", "a", "--payload", "1")
+    deliver("dead", "http_status")
+    cli("enqueue", "y", "--tenant", "a", "--payload", "1")
+    cli("endpoints", "pause", second)
+    cli("enqueue", "x", "--tenant", "b", "--payload", "1")
+    query("update webhook.pending set event_created_at = event_created_at - interval '1 day' where id = 3")
+
+    def matching(line: str) -> list[int]:
+        return [record["id"] for record in cli("deliveries", "list", *line.split(), "--format", "json").json]
+
+    assert [3, 2, 1] == matching("")
+    assert ([1], [2], [3]) == (matching("--state dead"), matching("--state pending"), matching("--state held"))
+    assert ([2, 1], [3]) == (matching(f"--endpoint {first}"), matching("--tenant b"))
+    assert ([2], [2, 1], [3]) == (matching("--event-type y"), matching("--since 1h"), matching("--after 4 --limit 1"))
+    assert [1] == matching(f"--state dead --endpoint {first} --tenant a --event-type x --since 1h")
+    assert [] == matching("--state in_flight")
+
+
+def test_a_delivered_delivery_is_retried_only_by_force(cli: Cli, query: Query, deliver: Callable[..., None]) -> None:
+    """Refused with 1; forced with 0, and audited."""
+    cli("endpoints", "add", URL)
+    cli("enqueue", "a", "--payload", "1")
+    deliver("delivered", "ok")
+    refused = cli("deliveries", "retry", 1)
+    forced = cli("deliveries", "retry", 1, "--force", "--reason", "they lost it", "--format", "json")
+    audited = query("select actor, reason, delivery_id from webhook.audit where action = 'delivery.retry'")
+
+    assert (1, True) == (refused.code, "--force" in refused.err)
+    assert (0, [{"id": 1, "state_before": "delivered"}]) == (forced.code, forced.json)
+    assert [(actor(), "they lost it", 1)] == [tuple(row.values()) for row in audited]
+
+
+def test_a_bulk_retry_goes_on_where_it_was_interrupted(cli: Cli, query: Query, deliver: Callable[..., None]) -> None:
+    """Filters mean the dead; what was retried is not retried again, and when nothing is left it exits with 3."""
+    cli("endpoints", "add", URL, "--tenant", "t")
+    for _ in range(5):
+        cli("enqueue", "a", "--payload", "1", "--tenant", "t")
+    deliver("dead", "http_status")
+    first = cli("deliveries", "retry", "--tenant", "t", "--limit", 3, "--format", "json")
+    second = cli("deliveries", "retry", "--tenant", "t", "--format", "json")
+    third = cli("deliveries", "retry", "--tenant", "t")
+
+    assert ([5, 4, 3], [2, 1]) == ([row["id"] for row in first.json], [row["id"] for row in second.json])
+    assert (0, True, 0, 3) == (first.code, "there are more" in first.err, second.code, third.code)
+    assert 5 == len(query("select id from webhook.pending"))
+
+
+# -- stats and check -------------------------------------------------------------------------------------------------
+
+
+def test_stats_say_what_there_is(cli: Cli, query: Query, deliver: Callable[..., None]) -> None:
+    """Backlog, in flight, the oldest due, endpoints by state, the dead of 24 hours."""
+    cli("endpoints", "add", URL)
+    paused = cli("endpoints", "add", URL, "--event-type", "b", "--format", "json").json["id"]
+    cli("endpoints", "pause", paused)
+    cli("enqueue", "a", "--payload", "1")
+    deliver("dead", "http_status")
+    cli("enqueue", "a", "--payload", "1")
+    query("select webhook.drain_wake()")
+    record = cli("stats", "--format", "json").json
+
+    assert {
+        "backlog": 1, "backlog_is_estimate": False, "in_flight": 0, "endpoints_enabled": 1, "endpoints_paused": 1,
+        "endpoints_disabled": 0, "dead_last_24h": 1,
+    }.items() <= record.items()  # fmt: skip
+    assert 0 < record["oldest_due_seconds"] < 60
+    assert "1 enabled, 1 paused, 0 disabled" in cli("stats").out
+
+
+def test_a_backlog_beyond_the_bound_is_marked_as_an_estimate(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No big table is counted."""
+    monkeypatch.setattr(stats, "COUNTED_MAX", 2)
+    cli("endpoints", "add", URL)
+    for _ in range(3):
+        cli("enqueue", "a", "--payload", "1")
+
+    assert cli("stats", "--format", "json").json["backlog_is_estimate"]
+    assert "about 3 (estimate)" in cli("stats").out
+
+
+def results(done: Done) -> dict[str, str]:
+    return {record["check"]: record["result"] for record in done.json}
+
+
+def test_a_fresh_database_passes_every_check(cli: Cli) -> None:
+    """All ok, one line each, 0."""
+    done = cli("check")
+
+    assert (0, {"ok"}) == (done.code, {line.split()[0] for line in done.out.splitlines()})
+    assert {"database", "encoding", "schema", "functions", "partitions", "default partitions", "wake"} == set(
+        results(cli("check", "--format", "json"))
+    )
+
+
+def test_check_warns_of_what_is_not_as_it_should_be(cli: Cli, query: Query) -> None:
+    """Other functions, rows in a default partition, a wake that nobody drains: warnings, 0."""
+    cli("endpoints", "add", URL)
+    cli("enqueue", "a", "--payload", "1")
+    query("update webhook.meta set functions_hash = 'other'")
+    query("update webhook.wake set run_at = run_at - interval '1 minute'")
+    query("insert into webhook.event values (9, '1999-01-01', '', 'a', 'text/plain', '')")
+    done = cli("check", "--format", "json")
+
+    assert 0 == done.code
+    assert {"functions": "warn", "default partitions": "warn", "wake": "warn", "schema": "ok"}.items() <= results(done).items()
+
+
+def test_check_fails_without_this_weeks_partition(cli: Cli, query: Query) -> None:
+    """1: rows already go to the default partition."""
+    name = query("select min(inhrelid::regclass::text) as name from pg_inherits where inhparent = 'webhook.event'::regclass "
+                 "and inhrelid <> 'webhook.event_default'::regclass")[0]["name"]  # fmt: skip
+    query(f"drop table {name}")
+    done = cli("check", "--format", "json")
+
+    assert (1, "fail") == (done.code, results(done)["partitions"])
+
+
+def test_check_fails_if_wake_has_not_been_drained_for_minutes(cli: Cli, query: Query) -> None:
+    """1: no worker is running."""
+    cli("endpoints", "add", URL)
+    cli("enqueue", "a", "--payload", "1")
+    query("update webhook.wake set run_at = run_at - interval '1 hour'")
+
+    assert 1 == cli("check").code
+
+
+def test_check_refuses_another_encoding(cli: Cli, new_database: Callable[[str], str]) -> None:
+    """78: only UTF-8 holds every payload."""
+    done = cli("check", "--database-url", new_database("encoding 'LATIN1' locale 'C' template template0"))
+
+    assert (78, True) == (done.code, "LATIN1" in done.out)
+
+
+def test_check_refuses_a_schema_for_newer_workers(cli: Cli, query: Query) -> None:
+    """78: this worker is too old."""
+    query("update webhook.meta set oldest_worker = '99.0.0'")
+    done = cli("check", "--format", "json")
+
+    assert (78, "fail") == (done.code, results(done)["schema"])
+
+
+def test_check_security_says_what_is_open(cli: Cli) -> None:
+    """Unsealed keys, allowed networks and plain http are named."""
+    cli("endpoints", "add", URL)
+    found = results(cli("check", "--security", "--allow-http", "--format", "json"))
+
+    assert ("warn", "warn", "warn") == (found["signing keys"], found["private networks"], found["plain http"])
+
+
+@pytest.mark.parametrize("weeks", [0, 1, check.WEEKS_AHEAD_MIN])
+def test_partitions_are_judged_by_the_table_that_has_fewest(weeks: int) -> None:
+    """None is a failure, few is a warning."""
+    finding = check._judge_partitions({"event": 5, "finished": weeks, "attempt": 5})
+
+    assert {0: "fail", 1: "warn", check.WEEKS_AHEAD_MIN: "ok"}[weeks] == finding.result
+
+
+# -- what reaches the terminal ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format_", ["table", "json", "jsonl"])
+def test_escape_sequences_do_not_reach_the_terminal(cli: Cli, deliver: Callable[..., None], format_: str) -> None:
+    """Neither control characters, nor right-to-left overrides, nor rich's markup are acted on."""
+    evil = "[red]\x1b[31m\x9b31m\x07\u202e\x7f"
+    made = cli("endpoints", "add", URL, "--tenant", evil, "--format", "json").json
+    cli("enqueue", "a", "--payload", "1", "--tenant", evil)
+    deliver("dead", "http_status", evil)
+    cli("endpoints", "pause", made["id"], "--reason", evil)
+    printed = [
+        cli(*line.split(), "--format", format_)
+        for line in ("endpoints list", "endpoints show 1", "deliveries list", "deliveries show 1", "attempts list")
+    ]
+
+    assert [] == [c for done in printed for c in done.out + done.err if not c.isprintable() and c != "\n"]
+    assert all("[red]" in done.out for done in printed[:3])
+
+
+# -- the real thing --------------------------------------------------------------------------------------------------
+
+
+def run_process(dsn: str, *argv: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    environ = {**os.environ, "DATABASE_URL": dsn, "WEBHOOK_WORKER_ALLOW_NETWORKS": "127.0.0.0/8"}
+    return subprocess.run([sys.executable, "-m", "worker", *argv], input=data, capture_output=True, env=environ, check=False)
+
+
+def test_the_way_from_an_empty_database_to_a_queued_event(empty_dsn: str) -> None:
+    """As an operator does it, each command a process: migrate, add, enqueue from a pipe, list."""
+    migrated = run_process(empty_dsn, "migrate", "up")
+    added = run_process(empty_dsn, "endpoints", "add", URL, "--format", "json")
+    queued = run_process(empty_dsn, "enqueue", "order.created", "--file", "-", data=b'{"n":  1}\n')
+    listed = run_process(empty_dsn, "deliveries", "list", "--format", "json")
+
+    assert [0, 0, 0, 0] == [done.returncode for done in (migrated, added, queued, listed)]
+    assert {"id", "url", "key"} <= set(json.loads(added.stdout))
+    assert int(queued.stdout) == json.loads(listed.stdout)[0]["event_id"]
+
+
+def test_a_process_exits_with_the_commands_code(dsn: str) -> None:
+    """`python -m worker` passes the code on."""
+    assert 3 == run_process(dsn, "endpoints", "show", "404").returncode
+
+
+def test_help_lists_run_and_demo_and_forwards_to_run() -> None:
+    """`run` starts without typer, and is still in the list; its own help comes from its own parser."""
+    listed = run_process("", "--help")
+    run = run_process("", "run", "--help")
+
+    assert (0, 0) == (listed.returncode, run.returncode)
+    assert all(word in listed.stdout for word in (b"run", b"demo", b"endpoints"))
+    assert b"--drain-timeout" in run.stdout
+
+
+def test_a_reader_that_leaves_is_no_crash() -> None:
+    """`webhook-worker migrate sql | head -1` prints no traceback."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "worker", "migrate", "sql"], stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+
+    assert (1, b"") == (done.returncode, done.stderr)

@@ -1,0 +1,166 @@
+"""Where settings come from, and what is said when they are wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from worker.core.address import parse_networks
+from worker.settings import (
+    ConfigurationError,
+    ExitCode,
+    Settings,
+    read_allow_http,
+    read_allow_networks,
+    read_database_url,
+    without_password,
+)
+
+URL = "postgresql://me:s3cret@db.example:5432/hooks"
+
+
+@pytest.fixture
+def credentials(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "database_url").write_text("postgresql://from-credentials/x\n")
+    return {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+
+
+def test_a_flag_wins_over_the_environment() -> None:
+    """A flag wins over the environment."""
+    assert URL == read_database_url(URL, {"DATABASE_URL": "postgresql://other/x"})
+
+
+def test_the_environment_wins_over_the_credential(credentials: dict[str, str]) -> None:
+    """The environment wins over the credentials file."""
+    assert URL == read_database_url(None, {**credentials, "DATABASE_URL": URL})
+
+
+def test_the_credential_is_read_last(credentials: dict[str, str]) -> None:
+    """Without flag and variable, the credentials file is read, without its newline."""
+    assert "postgresql://from-credentials/x" == read_database_url(None, credentials)
+
+
+def test_an_empty_variable_is_no_setting(credentials: dict[str, str]) -> None:
+    """DATABASE_URL= counts as not set."""
+    assert "postgresql://from-credentials/x" == read_database_url(None, {**credentials, "DATABASE_URL": ""})
+
+
+def test_a_missing_database_url_names_the_three_places() -> None:
+    """Nothing set: the message names the flag, the variable and the credential, and shows an example."""
+    with pytest.raises(ConfigurationError) as caught:
+        read_database_url(None, {})
+
+    assert all(word in str(caught.value) for word in ("--database-url", "DATABASE_URL", "credential", "postgresql://"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://me:s3cret@h/x", "s3cret", "postgresql://me:s3cret@h:70000/x", "postgresql://me:s3cret@h:x/y",
+        "postgresql://me:s3cret@[::1/x", "postgresql://me:s3cret@h/\x1b[31m",
+    ],
+)  # fmt: skip
+@pytest.mark.fault(68)
+def test_a_bad_database_url_is_named_by_its_source_and_not_shown(url: str) -> None:
+    """A bad URL: the message names where it came from, and never holds the URL, which may hold a password."""
+    with pytest.raises(ConfigurationError, match="the environment's DATABASE_URL") as caught:
+        read_database_url(None, {"DATABASE_URL": url})
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_several_hosts_are_a_database_url() -> None:
+    """A URL may name several hosts, which the drivers try in turn."""
+    url = "postgresql://a:5432,b:5433/x"
+
+    assert url == read_database_url(url, {})
+
+
+def test_an_unreadable_credential_says_so(tmp_path: Path) -> None:
+    """A credentials file that is not UTF-8 is refused by name."""
+    (tmp_path / "database_url").write_bytes(b"\xff")
+
+    with pytest.raises(ConfigurationError, match="database_url cannot be read: it is not UTF-8"):
+        read_database_url(None, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+
+
+def test_no_network_is_allowed_by_default() -> None:
+    """Without flag and variable no private network is allowed."""
+    assert () == read_allow_networks(None, {})
+
+
+@pytest.mark.parametrize("text", ["10.0.0.0/8,fd00::/8", "10.0.0.0/8 fd00::/8", " 10.0.0.0/8 , fd00::/8 "])
+def test_networks_are_separated_by_commas_or_spaces(text: str) -> None:
+    """The variable takes commas, spaces or both."""
+    assert parse_networks("10.0.0.0/8 fd00::/8") == read_allow_networks(None, {"WEBHOOK_WORKER_ALLOW_NETWORKS": text})
+
+
+def test_network_flags_replace_the_variable() -> None:
+    """A flag wins over the variable, whole."""
+    environ = {"WEBHOOK_WORKER_ALLOW_NETWORKS": "10.0.0.0/8"}
+
+    assert parse_networks("127.0.0.0/8") == read_allow_networks(["127.0.0.0/8"], environ)
+
+
+@pytest.mark.parametrize(("flags", "source"), [(["10.0.0.0/33"], "--allow-network"), (None, "WEBHOOK_WORKER_ALLOW_NETWORKS")])
+def test_a_bad_network_is_named_with_its_source(flags: list[str] | None, source: str) -> None:
+    """A bad network: the message says where it stands, what it is and how one looks."""
+    with pytest.raises(ConfigurationError, match=rf"{source}: '10.0.0.0/33'.*10.1.0.0/16"):
+        read_allow_networks(flags, {"WEBHOOK_WORKER_ALLOW_NETWORKS": "10.0.0.0/33"})
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1", True), ("true", True), ("0", False), ("", False), ("no", False)])
+def test_plain_http_is_a_switch(text: str, expected: bool) -> None:
+    """WEBHOOK_WORKER_ALLOW_HTTP=1 allows plain http; 0 and nothing do not."""
+    assert expected is read_allow_http(None, {"WEBHOOK_WORKER_ALLOW_HTTP": text})
+
+
+def test_a_switch_that_is_neither_on_nor_off_is_refused() -> None:
+    """A typing error must not be taken for a no, or a yes."""
+    with pytest.raises(ConfigurationError, match="WEBHOOK_WORKER_ALLOW_HTTP is 'maybe'; write 1"):
+        read_allow_http(None, {"WEBHOOK_WORKER_ALLOW_HTTP": "maybe"})
+
+
+def test_settings_are_loaded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`load` reads all of them from flags and the process's environment."""
+    monkeypatch.setenv("DATABASE_URL", URL)
+    monkeypatch.setenv("WEBHOOK_WORKER_ALLOW_HTTP", "1")
+    monkeypatch.delenv("WEBHOOK_WORKER_ALLOW_NETWORKS", raising=False)
+
+    assert Settings(URL, parse_networks("10.0.0.0/8"), True) == Settings.load(allow_networks=["10.0.0.0/8"])
+
+
+@pytest.mark.fault(68)
+def test_the_repr_hides_the_database_url() -> None:
+    """A repr in a log shows no password."""
+    assert "s3cret" not in repr(Settings(URL))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"cannot reach {URL}", "cannot reach postgresql://me:***@db.example:5432/hooks"),
+        ("host=h password=s3cret user=u", "host=h password=*** user=u"),
+        ("postgresql://h/x?password=s3cret&a=b", "postgresql://h/x?password=***&a=b"),
+        ("nothing to hide", "nothing to hide"),
+    ],
+)
+@pytest.mark.fault(68)
+def test_passwords_are_taken_out_of_texts(text: str, expected: str) -> None:
+    """What a driver says about a connection string is shown without its password."""
+    assert expected == without_password(text)
+
+
+def test_the_exit_codes_are_the_documented_ones() -> None:
+    """Scripts rely on these numbers."""
+    assert [0, 1, 2, 3, 4, 78] == [code.value for code in ExitCode]
+
+
+def test_settings_import_little() -> None:
+    """`run` imports the settings first: nothing that prints, and no driver, comes with them."""
+    heavy = "typer rich asyncpg psycopg httpx anyio asyncio"
+    code = f"import sys, worker.settings; print([name for name in {heavy.split()!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "[]" == done.stdout.strip()
