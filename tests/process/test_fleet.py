@@ -227,6 +227,31 @@ async def test_losing_the_database_loses_nothing(dsn: str, database: Database, a
     assert (3000, 3000) == (again, len(receiver.arrivals))
 
 
+@pytest.mark.fault(45)
+async def test_an_outage_longer_than_the_lease(dsn: str, database: Database, administrator: Database) -> None:
+    """What was sent before the outage is recorded after it, before anybody takes expired leases back: no second send."""
+    name = await database.value("select current_database()")
+    async with Receiver(pause=3).listening() as receiver:
+        await add_endpoint(database, receiver.url())
+        await enqueue(database, 0, 10)
+        with Worker(dsn) as worker:
+            await until(lambda: len(receiver.arrivals) == 10)
+            await database.value("update webhook.claim_batch set lease_until = clock_timestamp() + interval '1 s' returning 1")
+            await administrator.value(f'alter database "{name}" allow_connections false')
+            await database.rows(
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where datname = current_database() and pid <> pg_backend_pid()"
+            )
+            await anyio.sleep(5)
+            await administrator.value(f'alter database "{name}" allow_connections true')
+            await until(lambda: finished(database))
+            worker.terminate()
+            status, said = await worker.wait()
+    assert status == 0, said
+    assert {"ok"} == {row["outcome"] for row in await database.rows("select outcome from webhook.attempts")}
+    assert 10 == len(receiver.arrivals)
+
+
 async def test_a_worker_too_old_for_the_schema_exits_78(dsn: str, database: Database) -> None:
     """The database names the oldest release that may run on it."""
     await database.value("update webhook.meta set oldest_worker = '99.0.0'")

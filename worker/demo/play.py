@@ -170,7 +170,7 @@ async def _reckon(database: Database, parts: list[Part], rolled_back: set[str], 
     states = {row["id"]: row for row in await database.rows(statements()["demo_endpoints"])}
     table = Table(title="what happened")
     for column in ("receiver", "events", "requests", "delivered", "retried", "held", "dead", "endpoint"):
-        table.add_column(column, justify="left" if column in ("receiver", "endpoint") else "right")
+        table.add_column(column, justify="left" if column in ("receiver", "endpoint") else "right", no_wrap=True)
     checks: list[tuple[str, bool]] = []
     for part in parts:
         counts = {row["state"]: row["deliveries"] for row in rows if row["endpoint_id"] == part.endpoint_id}

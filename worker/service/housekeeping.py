@@ -7,8 +7,10 @@ import anyio
 from worker.pipeline.ports import StoreError
 from worker.store.postgres import PostgresStore
 
-REAP_EVERY_TURNS = 3
 TURN_SECONDS = 1.0
+REAP_EVERY_TURNS = 3
+TURNS_AFTER_OUTAGE = 5
+"""After the database was away, whoever kept outcomes records them first; only then are expired leases taken back."""
 
 log = logging.getLogger("worker.housekeeping")
 
@@ -18,7 +20,7 @@ async def keep_house(store: PostgresStore) -> None:
     turn = 0
     while True:
         try:
-            if turn % REAP_EVERY_TURNS == 0 and (taken_back := await store.reap()):
+            if turn >= 0 and turn % REAP_EVERY_TURNS == 0 and (taken_back := await store.reap()):
                 log.warning("took back %d deliveries from expired leases: a worker died or lost the database", taken_back)
             done = await store.maintain()
             if done.get("reconciled"):
@@ -27,5 +29,6 @@ async def keep_house(store: PostgresStore) -> None:
                 log.info("made %d partitions ahead", done["partitions"])
         except StoreError as error:
             log.debug("housekeeping put off: %s", error)  # the pipeline says that the database is away
+            turn = -TURNS_AFTER_OUTAGE
         turn += 1
         await anyio.sleep(TURN_SECONDS)
