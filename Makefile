@@ -45,7 +45,7 @@ format: install ## let ruff format and mend
 
 bench: install ## the benchmarks of this release, with their targets
 	$(CPYTHON) -m benchmarks cold-start
-	$(CPYTHON) -m benchmarks throughput
+	$(CPYTHON) -m benchmarks delivery
 
 ci: ## what CI runs
 	.ci/run

@@ -307,6 +307,7 @@ async def test_terminal(bench: Bench, disposition: Disposition) -> None:
 
 
 @pytest.mark.parametrize("disposition", ["delivered", "dead", "retry", "released"])
+@pytest.mark.fault(44)
 async def test_recording_twice(bench: Bench, disposition: Disposition) -> None:
     """A record whose answer was lost may be sent again: it changes nothing twice."""
     await bench.add(max_in_flight=1)
@@ -340,6 +341,7 @@ async def test_released(bench: Bench) -> None:
     assert [delivery.attempt for delivery in await claim(bench.b)] == [1]
 
 
+@pytest.mark.fault(46)
 async def test_fence(bench: Bench) -> None:
     """A worker that lost its claim changes nothing, though the delivery is in flight again."""
     await bench.add()
@@ -368,6 +370,7 @@ async def test_manual_retry_fences_the_worker(bench: Bench) -> None:
 # -- leases ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(41)
 async def test_expired_lease(bench: Bench) -> None:
     """What a lost worker held is due at once with its attempt counted, and dead when the schedule is used up."""
     await bench.add(retry_seconds=[3600, 3600])
@@ -475,6 +478,7 @@ async def test_rate_is_used(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("rate", [None, 100])
+@pytest.mark.fault(63)
 async def test_limit_changed_while_running(bench: Bench, rate: float | None) -> None:
     """A higher limit applies at once, whatever the old one had planned."""
     endpoint = await bench.add(rate=0.001)
@@ -518,6 +522,7 @@ async def test_held(bench: Bench, hold: str, release: str) -> None:
     assert len(await claim(bench.a)) == 3
 
 
+@pytest.mark.fault(34)
 async def test_gone_disables(bench: Bench) -> None:
     """A receiver that answers 410 is disabled; its deliveries are held, not lost."""
     endpoint = await bench.add()
@@ -530,6 +535,7 @@ async def test_gone_disables(bench: Bench) -> None:
     assert [("held", 0), ("held", 0), ("held", 1)] == sorted(await bench.states())
 
 
+@pytest.mark.fault(35)
 async def test_retry_after_holds_the_endpoint(bench: Bench) -> None:
     """An endpoint that asked for quiet gets nothing until then: not this delivery, not the others, not new ones."""
     endpoint = await bench.add()

@@ -100,6 +100,7 @@ async def test_bad_key(database: Database, key: str) -> None:
         ({"url": "https://example.test/\n"}, "23514"),
     ],
 )
+@pytest.mark.fault(63)
 async def test_bad_settings(database: Database, settings: dict[str, Any], sqlstate: str) -> None:
     """Settings out of bounds are refused by create and by set, also while the endpoint is at its limit."""
     with pytest.raises(DatabaseError) as raised:
@@ -257,6 +258,7 @@ async def test_retry(database: Database, disposition: str, before: str) -> None:
 
 
 @pytest.mark.parametrize(("disposition", "message"), [("delivered", "is delivered"), (None, "is in flight")])
+@pytest.mark.fault(65)
 async def test_retry_refused(database: Database, disposition: str | None, message: str) -> None:
     """A delivered or in-flight delivery is not retried by mistake."""
     _, delivery = await delivery_in(database, disposition)

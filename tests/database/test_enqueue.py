@@ -78,6 +78,7 @@ async def test_jsonb_is_as_postgres_writes_it(database: Database) -> None:
     assert await payload(database, event) == '{"a": 2, "b": 1}'
 
 
+@pytest.mark.fault(39)
 async def test_empty_and_invalid_json_text(database: Database) -> None:
     """Text is not parsed: an empty payload and broken JSON are sent as they are."""
     for text in ("", "{broken", "\t\u2028\U0001f642"):

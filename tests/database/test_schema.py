@@ -34,6 +34,7 @@ async def test_migrating_twice(empty_dsn: str) -> None:
     assert await migrate(empty_dsn) == []
 
 
+@pytest.mark.fault(52)
 async def test_two_migrate_at_once(empty_dsn: str) -> None:
     """Of two migrators at once one applies everything; the other waits for it, and finds nothing to do."""
     found: list[list[str]] = []

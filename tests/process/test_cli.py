@@ -574,6 +574,7 @@ def test_a_delivered_delivery_is_retried_only_by_force(cli: Cli, query: Query, d
     assert [(actor(), "they lost it", 1)] == [tuple(row.values()) for row in audited]
 
 
+@pytest.mark.fault(66)
 def test_a_bulk_retry_goes_on_where_it_was_interrupted(cli: Cli, query: Query, deliver: Callable[..., None]) -> None:
     """Filters mean the dead; what was retried is not retried again, and when nothing is left it exits with 3."""
     cli("endpoints", "add", URL, "--tenant", "t")

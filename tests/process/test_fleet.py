@@ -59,6 +59,8 @@ async def test_psql_is_a_producer(dsn: str, database: Database) -> None:
         package(key).verify(arrival.body, arrival.headers)
 
 
+@pytest.mark.fault(41)
+@pytest.mark.fault(42)
 async def test_a_fleet_under_kills_loses_nothing(dsn: str, database: Database) -> None:
     """20,000 events, four workers on both runtimes, one killed every second: all arrive, and each duplicate has its kill."""
     events, endpoints = 20_000, 10
@@ -252,6 +254,7 @@ async def test_an_outage_longer_than_the_lease(dsn: str, database: Database, adm
     assert 10 == len(receiver.arrivals)
 
 
+@pytest.mark.fault(52)
 async def test_a_worker_too_old_for_the_schema_exits_78(dsn: str, database: Database) -> None:
     """The database names the oldest release that may run on it."""
     await database.value("update webhook.meta set oldest_worker = '99.0.0'")

@@ -8,7 +8,7 @@ import anyio
 import asyncpg
 
 from worker.pipeline.ports import StoreError
-from worker.store.database import CONNECT_SECONDS_MAX, QUERY_SECONDS_MAX, DatabaseUnavailableError, Row, error_from
+from worker.store.database import CONNECT_SECONDS_MAX, GIVE_UP, QUERY_SECONDS_MAX, DatabaseUnavailableError, Row, error_from
 
 _DRIVER_ERRORS = (OSError, EOFError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """A connection that ends under a call can show as any of these."""
@@ -66,7 +66,7 @@ class AsyncpgDatabase:
             yield
         except _DRIVER_ERRORS as error:
             sqlstate = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
-            answered = self._connection is not None and sqlstate is not None and not sqlstate.startswith(("08", "57P"))
+            answered = self._connection is not None and sqlstate is not None and not sqlstate.startswith(GIVE_UP)
             if not answered:  # also when connecting failed, for whatever reason
                 self._give_up()
                 raise DatabaseUnavailableError(f"{type(error).__name__}: {error}") from error

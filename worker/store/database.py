@@ -19,6 +19,9 @@ QUERY_SECONDS_MAX = 30.0
 _UNAVAILABLE = ("08", "57P", "53", "25006")
 """SQLSTATE prefixes that say "not now": connection lost, shutting down, out of resources, a read-only replica."""
 
+GIVE_UP = ("08", "57P", "25006")
+"""SQLSTATE prefixes after which only a new connection helps; to another server, where the DSN names several."""
+
 
 class DatabaseUnavailableError(StoreError):
     """The database cannot be reached: check DATABASE_URL and that Postgres is running."""

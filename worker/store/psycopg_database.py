@@ -9,7 +9,7 @@ import psycopg
 from psycopg.rows import dict_row, tuple_row
 
 from worker.pipeline.ports import StoreError
-from worker.store.database import CONNECT_SECONDS_MAX, QUERY_SECONDS_MAX, DatabaseUnavailableError, Row, error_from
+from worker.store.database import CONNECT_SECONDS_MAX, GIVE_UP, QUERY_SECONDS_MAX, DatabaseUnavailableError, Row, error_from
 
 _Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -73,7 +73,7 @@ class PsycopgDatabase:
             yield
         except (OSError, psycopg.Error) as error:
             sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
-            answered = self._connection is not None and sqlstate is not None and not sqlstate.startswith(("08", "57P"))
+            answered = self._connection is not None and sqlstate is not None and not sqlstate.startswith(GIVE_UP)
             if not answered or not isinstance(error, psycopg.Error):  # also when connecting failed, for whatever reason
                 self._give_up()
                 raise DatabaseUnavailableError(f"{type(error).__name__}: {error}") from error
