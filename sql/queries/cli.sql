@@ -103,8 +103,13 @@ from webhook.deliveries as d
 where d.id = $1::bigint
 
 -- name: delivery_retry
--- Makes one delivery due now: id, force, actor, reason. The state that it was in.
-select webhook.retry_delivery($1::bigint, $2::boolean, $3::text, $4::text)
+-- Makes one delivery due now: id, force, actor, reason. The state that it was in, and the one that it is in now: held, if
+-- its endpoint is paused or disabled.
+select $1::bigint as id, webhook.retry_delivery($1::bigint, $2::boolean, $3::text, $4::text) as state_before, (
+    select case s.state when 'enabled' then 'pending' else 'held' end
+    from webhook.deliveries as d join webhook.endpoint_sched as s on s.endpoint_id = d.endpoint_id
+    where d.id = $1
+) as state
 
 -- name: attempts_page
 -- Attempts by filters: delivery, endpoint, outcome, started since, cursor (delivery and attempt), rows.

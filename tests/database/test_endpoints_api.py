@@ -175,6 +175,7 @@ async def test_a_name_that_does_not_resolve_is_accepted_with_a_warning(
     "settings",
     [
         {"rate": 0}, {"rate": -1}, {"rate": float("nan")}, {"rate": float("inf")}, {"rate": "5"}, {"rate": True},
+        {"rate": 9e-6}, {"rate": 1e6 + 1},
         {"burst": 0}, {"burst": 1.5}, {"burst": None}, {"max_in_flight": 0}, {"max_in_flight": 10**9},
         {"timeout_seconds": 0}, {"timeout_seconds": 301}, {"retry": "5 minutes"}, {"retry": "2y"}, {"retry": None},
         {"retry": "1s " * 101}, {"event_types": "order.*"}, {"event_types": ["*.created"]}, {"event_types": [1]},
@@ -192,6 +193,35 @@ async def test_a_bad_setting_is_refused(endpoints: Endpoints, settings: dict[str
         await endpoints.create(URL, **settings)
 
     assert () == (await endpoints.list()).items
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"rate": 1e-5, "burst": 1, "max_in_flight": 1}, {"rate": 1e6, "burst": 10**6, "max_in_flight": 10**5}],
+    ids=["least", "most"],
+)
+@pytest.mark.fault(63)
+async def test_the_bounds_are_those_of_the_database(endpoints: Endpoints, settings: dict[str, Any]) -> None:
+    """What is refused here is what the database refuses: both ends of each range are taken by both."""
+    created = await endpoints.create(URL, **settings)
+    found = await endpoints.get(created.id)
+
+    assert settings == {name: getattr(found, name) for name in settings}
+
+
+async def test_the_refusal_of_a_rate_says_what_may_be(endpoints: Endpoints) -> None:
+    """One a month is too slow, in words."""
+    with pytest.raises(EndpointRefusedError, match=r"rate is 4e-07; it must be a number a second from 0\.00001 to 1000000"):
+        await endpoints.create(URL, rate=4e-7)
+
+
+async def test_every_key_that_is_given_signs(endpoints: Endpoints, database: Database) -> None:
+    """Both sign during a rotation; the first one is handed back."""
+    other = "whsec_" + "QUJD" * 11
+    created = await endpoints.create(URL, keys=[KEY, other])
+    keys = await database.rows("select 'whsec_' || encode(secret, 'base64') as key from webhook.endpoint_key order by id")
+
+    assert (KEY, [KEY, other]) == (created.key, [row["key"] for row in keys])
 
 
 async def test_a_list_is_paged_by_key(endpoints: Endpoints) -> None:

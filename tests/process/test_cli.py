@@ -20,7 +20,8 @@ import typer.main
 
 from worker import __version__
 from worker.cli import check, stats
-from worker.cli.app import app, main
+from worker.cli.app import BY_USE, app, main
+from worker.cli.output import Format, emit_list
 from worker.cli.session import actor
 from worker.store.database import connect
 from worker.store.migrate import migrate_up
@@ -150,6 +151,22 @@ def test_the_commands_are_the_agreed_ones() -> None:
     assert set(expected.split(", ")) <= set(COMMANDS)
 
 
+def test_help_lists_the_commands_in_the_order_of_use(cli: Cli) -> None:
+    """A newcomer migrates first."""
+    starts = [line[2:].split(" ")[0] for line in cli("--help").out.splitlines() if line.startswith("│ ")]
+
+    assert list(BY_USE) == [word for word in starts if word in BY_USE]
+
+
+def test_help_speaks_the_documentations_names(cli: Cli) -> None:
+    """`deliveries retry [ID…]`, `--limit N`: no braces, ranges or types that only Python has."""
+    helps = [cli(*words.split(), "--help").out for words in COMMANDS.keys() - {"run", "demo"}]
+
+    assert "deliveries retry [ID…] [OPTIONS]" in cli("deliveries", "retry", "--help").out
+    assert "endpoints show ID [OPTIONS]" in cli("endpoints", "show", "--help").out
+    assert [] == [help_ for help_ in helps if any(odd in help_ for odd in ("{", "<bool>", "range", "<="))]
+
+
 @pytest.mark.parametrize("words", COMMANDS)
 def test_every_command_has_help_and_is_documented(words: str) -> None:
     """Every command and every option says what it is for, and docs/cli.md has it."""
@@ -200,6 +217,27 @@ def test_usage_is_2(cli: Cli, line: str) -> None:
     done = cli(*line.split())
 
     assert (2, "") == (done.code, done.out)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("endpoints list --state bogus", "'--state': 'bogus' is not one of enabled, paused, disabled"),
+        (
+            "deliveries list --state bogus",
+            "'--state': 'bogus' is not one of pending, in_flight, delivered, dead, cancelled, held",
+        ),
+        ("stats --format xml", "'--format': 'xml' is not one of table, json, jsonl"),
+        ("attempts list --limit 10001", "'--limit': '10001' is not a number from 1 to 10000"),
+        ("endpoints show x", "'ID': 'x' is not a number from 1 to 9223372036854775807"),
+    ],
+)
+def test_a_bad_value_is_answered_with_the_allowed_ones(cli: Cli, line: str, sentence: str) -> None:
+    """One sentence: which option, what was given, what may be."""
+    done = cli(*line.split())
+
+    assert 2 == done.code
+    assert f"Invalid value for {sentence}" in " ".join(done.err.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(
@@ -322,6 +360,26 @@ def test_the_key_is_never_shown_again(cli: Cli, query: Query) -> None:
     assert "canary" not in audit
 
 
+def test_every_key_that_is_given_signs(cli: Cli, query: Query) -> None:
+    """An endpoint may begin in the middle of a rotation: all its keys are stored, and the first is printed."""
+    other = "whsec_" + "QUJD" * 11
+    made = cli("endpoints", "add", URL, "--key", KEY, "--key", other, "--format", "json").json
+    rows = query("select 'whsec_' || encode(secret, 'base64') as key from webhook.endpoint_key order by id")
+
+    assert (KEY, [KEY, other]) == (made["key"], [row["key"] for row in rows])
+
+
+def test_no_event_types_are_all_of_them(cli: Cli) -> None:
+    """People read `*`, programs the view's empty list."""
+    made = cli("endpoints", "add", URL, "--format", "json").json
+    listed = cli("endpoints", "list").out.splitlines()
+    shown = cli("endpoints", "show", made["id"]).out
+
+    assert ["*"] == [line.split()[2] for line in listed if URL in line]
+    assert "event_types *" in " ".join(shown.split())
+    assert [] == cli("endpoints", "show", made["id"], "--format", "json").json["event_types"]
+
+
 def test_endpoints_are_listed_with_the_views_columns(cli: Cli, query: Query) -> None:
     """JSON has the columns of webhook.endpoints, in order, and times in RFC 3339 with Z."""
     cli("endpoints", "add", URL)
@@ -376,12 +434,15 @@ def test_states_are_changed_with_a_reason_by_this_user(cli: Cli, query: Query) -
 
 
 def test_a_disabled_endpoint_is_not_resumed(cli: Cli) -> None:
-    """Refused by the database: 1, one line, with its advice once."""
+    """Refused by the database: 1, one line, and its advice on the next."""
     made = cli("endpoints", "add", URL, "--format", "json").json
     cli("endpoints", "disable", made["id"])
     done = cli("endpoints", "resume", made["id"])
 
-    assert (1, 1, 1) == (done.code, done.err.count("\n"), done.err.count("enable it"))
+    assert (1, [
+        f"webhook-worker: endpoint {made['id']} is disabled, not paused",
+        "hint: Look at its state_reason, then enable it.",
+    ]) == (done.code, done.err.splitlines())  # fmt: skip
 
 
 @pytest.mark.parametrize(("url", "rule"), [("https://10.0.0.1/", "10.0.0.0/8"), ("http://127.0.0.1/", "--allow-http")])
@@ -396,6 +457,14 @@ def test_a_denied_url_is_refused_with_its_rule(cli: Cli, url: str, rule: str) ->
 def test_what_is_denied_can_be_allowed_by_flags(cli: Cli) -> None:
     """--allow-network and --allow-http make exceptions."""
     assert 0 == cli("endpoints", "add", "http://10.0.0.1/", "--allow-network", "10.0.0.0/8", "--allow-http").code
+
+
+def test_what_the_environment_allows_can_be_refused_by_a_flag(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--no-allow-http: for one command, plain http is refused."""
+    monkeypatch.setenv("WEBHOOK_WORKER_ALLOW_HTTP", "1")
+    url = "http://127.0.0.1/"
+
+    assert (0, 1) == (cli("endpoints", "add", url).code, cli("endpoints", "add", url, "--no-allow-http").code)
 
 
 def test_a_name_that_does_not_resolve_is_accepted_with_a_warning(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -498,10 +567,12 @@ def test_delivery_can_be_put_off(cli: Cli, query: Query) -> None:
 
 
 def test_a_bad_event_type_is_refused(cli: Cli) -> None:
-    """The database's own words, with its advice, once: 1."""
+    """The database's own words, and its advice on the next line: 1."""
     done = cli("enqueue", "bad type", "--payload", "1")
+    message, hint = done.err.splitlines()
 
-    assert (1, 1, 1) == (done.code, done.err.count("\n"), done.err.count("like order.created"))
+    assert (1, "webhook-worker: event type 'bad type' is not valid") == (done.code, message)
+    assert hint.startswith("hint: Use up to 255 letters")
 
 
 # -- deliveries and attempts -----------------------------------------------------------------------------------------
@@ -570,8 +641,22 @@ def test_a_delivered_delivery_is_retried_only_by_force(cli: Cli, query: Query, d
     audited = query("select actor, reason, delivery_id from webhook.audit where action = 'delivery.retry'")
 
     assert (1, True) == (refused.code, "--force" in refused.err)
-    assert (0, [{"id": 1, "state_before": "delivered"}]) == (forced.code, forced.json)
+    assert (0, [{"id": 1, "state_before": "delivered", "state": "pending"}]) == (forced.code, forced.json)
     assert [(actor(), "they lost it", 1)] == [tuple(row.values()) for row in audited]
+
+
+@pytest.mark.parametrize("word", ["pause", "disable"])
+def test_a_retry_does_not_call_due_what_stays_held(cli: Cli, deliver: Callable[..., None], word: str) -> None:
+    """Its endpoint is paused or disabled: the schedule starts anew, and the delivery waits for the endpoint."""
+    made = cli("endpoints", "add", URL, "--format", "json").json
+    cli("enqueue", "a", "--payload", "1")
+    deliver("dead", "http_status")
+    cli("endpoints", word, made["id"])
+    done = cli("deliveries", "retry", 1, "--format", "json")
+
+    assert (0, [{"id": 1, "state_before": "dead", "state": "held"}]) == (done.code, done.json)
+    assert done.err.startswith("0 due now, 1 held, 0 refused, 0 not found\nheld until their endpoint")
+    assert "held" == cli("deliveries", "show", 1, "--format", "json").json["state"]
 
 
 @pytest.mark.fault(66)
@@ -701,6 +786,30 @@ def test_partitions_are_judged_by_the_table_that_has_fewest(weeks: int) -> None:
 
 
 # -- what reaches the terminal ---------------------------------------------------------------------------------------
+
+
+def test_a_piped_table_is_a_line_a_record(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the width: aligned, nothing cut off, and no blanks at the end."""
+    monkeypatch.setenv("COLUMNS", "80")
+    long = "x" * 20_000
+    emit_list([{"id": 7, "text": "a", "last": None}, {"id": 12345, "text": long, "last": ""}], Format.table)
+
+    assert [
+        "   id  " + "text".ljust(20_000) + "  last",
+        "    7  " + "a".ljust(20_000) + "  -",
+        "12345  " + long,
+    ] == capsys.readouterr().out.splitlines()
+
+
+def test_a_table_fits_the_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long cells are folded, not cut off."""
+    monkeypatch.setenv("TERM", "dumb")  # 80 columns, no colours
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    emit_list([{"id": 7, "text": "x" * 300}], Format.table)
+    printed = capsys.readouterr().out
+
+    assert 80 >= max(len(line) for line in printed.splitlines())
+    assert 300 == printed.replace("text", "").count("x")
 
 
 @pytest.mark.parametrize("format_", ["table", "json", "jsonl"])

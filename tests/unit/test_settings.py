@@ -116,6 +116,12 @@ def test_plain_http_is_a_switch(text: str, expected: bool) -> None:
     assert expected is read_allow_http(None, {"WEBHOOK_WORKER_ALLOW_HTTP": text})
 
 
+@pytest.mark.parametrize("flag", [True, False])
+def test_the_flag_for_plain_http_wins_over_the_variable(flag: bool) -> None:
+    """--allow-http and --no-allow-http decide, whatever the environment says."""
+    assert flag is read_allow_http(flag, {"WEBHOOK_WORKER_ALLOW_HTTP": "0" if flag else "1"})
+
+
 def test_a_switch_that_is_neither_on_nor_off_is_refused() -> None:
     """A typing error must not be taken for a no, or a yes."""
     with pytest.raises(ConfigurationError, match="WEBHOOK_WORKER_ALLOW_HTTP is 'maybe'; write 1"):

@@ -2,17 +2,26 @@
 
 import sys
 
-import typer
-
 from worker.cli import attempts, check, deliveries, endpoints, endpoints_import, enqueue, forward, migrate, stats, version
+from worker.cli.help import Commands, Group
 from worker.cli.session import guarded
 
-app = typer.Typer(
+BY_USE = ("migrate", "endpoints", "enqueue", "run", "deliveries", "attempts", "stats", "check", "demo", "version")
+
+
+class _ByUse(Group):
+    """Lists the commands in the order in which a newcomer needs them."""
+
+    def list_commands(self, _: object) -> list[str]:
+        return sorted(self.commands, key=BY_USE.index)
+
+
+app = Commands(
+    cls=_ByUse,
     name="webhook-worker",
     help="Delivers webhooks out of Postgres. Settings come from flags, then the environment (DATABASE_URL, "
     "WEBHOOK_WORKER_*), then a credentials file. Exit codes: 0 ok, 1 failed, 2 usage, 3 nothing matched, "
     "4 database unreachable, 78 configuration or incompatible schema.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,  # they print local variables, keys among them
     add_completion=False,
 )

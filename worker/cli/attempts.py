@@ -1,12 +1,12 @@
 """`webhook-worker attempts`."""
-# ruff: noqa: PLR0913, PLR0917 - to typer, an option is an argument
 
 import re
 from typing import Annotated
 
 import typer
 
-from worker.cli.options import BIGINT_MAX, DatabaseUrl, Limit, OfEndpoint, OutputFormat, Since, parse_since
+from worker.cli.help import Commands
+from worker.cli.options import DatabaseUrl, Limit, OfEndpoint, OutputFormat, Since, parse_since, whole_number
 from worker.cli.output import Format, emit_list, say
 from worker.cli.session import NothingMatchedError, with_database
 from worker.store.database import Database, Row
@@ -14,7 +14,7 @@ from worker.store.sql import statements
 
 COLUMNS = ("delivery_id", "attempt", "endpoint_id", "started_at", "duration_seconds", "outcome", "status", "error", "worker")
 
-app = typer.Typer(help="HTTP requests that were made, and how they ended.", no_args_is_help=True)
+app = Commands(help="HTTP requests that were made, and how they ended.")
 
 
 @app.callback()
@@ -25,7 +25,7 @@ def group() -> None:
 @app.command("list")
 def list_(
     delivery: Annotated[
-        int | None, typer.Option("--delivery", min=1, max=BIGINT_MAX, metavar="ID", help="Of this delivery.")
+        int | None, typer.Option("--delivery", parser=whole_number(), metavar="ID", help="Of this delivery.")
     ] = None,
     endpoint: OfEndpoint = None,
     outcome: Annotated[str | None, typer.Option("--outcome", metavar="NAME", help="Like ok, http_status or timeout.")] = None,

@@ -1,5 +1,4 @@
 """`webhook-worker deliveries`."""
-# ruff: noqa: PLR0913, PLR0917 - to typer, an option is an argument
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -9,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from worker.cli.help import Commands
 from worker.cli.options import (
-    BIGINT_MAX,
     AfterId,
     DatabaseUrl,
     Id,
@@ -20,7 +19,9 @@ from worker.cli.options import (
     Reason,
     Since,
     Tenant,
+    one_of,
     parse_since,
+    whole_number,
 )
 from worker.cli.output import Format, emit_list, emit_one, say
 from worker.cli.session import FailedError, NothingMatchedError, actor, told, with_database
@@ -56,10 +57,18 @@ class DeliveryState(StrEnum):
     held = "held"
 
 
-OfState = Annotated[DeliveryState | None, typer.Option("--state", help="In this state.")]
+OfState = Annotated[
+    DeliveryState | None,
+    typer.Option(
+        "--state",
+        parser=one_of(DeliveryState),
+        metavar="S",
+        help="In this state: pending, in_flight, delivered, dead, cancelled or held.",
+    ),
+]
 OfType = Annotated[str | None, typer.Option("--event-type", metavar="T", help="Of events of exactly this type.")]
 
-app = typer.Typer(help="Events on their way to an endpoint.", no_args_is_help=True)
+app = Commands(help="Events on their way to an endpoint.")
 
 
 @dataclass(frozen=True)
@@ -129,7 +138,8 @@ def show(delivery_id: Id, database_url: DatabaseUrl = None, format_: OutputForma
 @app.command()
 def retry(
     delivery_ids: Annotated[
-        list[int] | None, typer.Argument(metavar="[ID]…", min=1, max=BIGINT_MAX, help="These, or those that match the filters.")
+        list[int] | None,
+        typer.Argument(parser=whole_number(), metavar="[ID…]", help="These, or those that match the filters."),
     ] = None,
     state: OfState = None,
     endpoint: OfEndpoint = None,
@@ -165,7 +175,10 @@ def retry(
         with_database(database_url, retry_all)
     finally:  # also if it ends half-way: what was done is told
         emit_list(work.done, format_)
-    say(f"{len(work.done)} due now, {work.refused} refused, {work.missing} not found")
+    held = sum(row["state"] == DeliveryState.held for row in work.done)
+    say(f"{len(work.done) - held} due now, {held} held, {work.refused} refused, {work.missing} not found")
+    if held:
+        say("held until their endpoint, which is paused or disabled, is resumed or enabled")
     if work.more:
         say("there are more: run it again, or raise --limit")
     if work.refused or (work.missing and work.done):
@@ -196,15 +209,13 @@ class _Retries:
 
     async def _retry(self, database: Database, delivery_id: int) -> None:
         try:
-            before = await database.value(statements()["delivery_retry"], delivery_id, self.force, actor(), self.reason)
+            self.done += await database.rows(statements()["delivery_retry"], delivery_id, self.force, actor(), self.reason)
         except DatabaseError as error:
             if error.sqlstate not in (_NO_SUCH, _REFUSED):
                 raise
             self.missing += error.sqlstate == _NO_SUCH
             self.refused += error.sqlstate == _REFUSED
-            say(told(error))
-        else:
-            self.done.append({"id": delivery_id, "state_before": before})
+            say(". ".join(told(error)))
 
 
 async def _given(delivery_ids: list[int]) -> AsyncIterator[int]:

@@ -1,11 +1,11 @@
 """`webhook-worker endpoints`."""
-# ruff: noqa: PLR0913, PLR0917 - to typer, an option is an argument
 
 from dataclasses import fields
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
+from worker.cli.help import Commands
 from worker.cli.options import (
     AfterId,
     AllowHttp,
@@ -16,6 +16,7 @@ from worker.cli.options import (
     OutputFormat,
     Reason,
     Tenant,
+    one_of,
     parse_headers,
 )
 from worker.cli.output import Format, Record, emit_list, emit_one, say
@@ -24,13 +25,15 @@ from worker.endpoints import CreatedEndpoint, Endpoints, EndpointSettings, Page,
 
 COLUMNS = ("id", "tenant", "url", "event_types", "state", "state_reason", "rate", "burst", "in_flight", "max_in_flight")
 
-app = typer.Typer(help="URLs that receive events.", no_args_is_help=True)
+app = Commands(help="URLs that receive events.")
 
 EventTypes = Annotated[
     list[str] | None,
     typer.Option("--event-type", metavar="T", help="order.created, order.* or * (repeatable). Default: every type."),
 ]
-Rate = Annotated[str | None, typer.Option("--rate", metavar="R", help="At most so many a second; none for no limit.")]
+Rate = Annotated[
+    str | None, typer.Option("--rate", metavar="R", help="At most so many a second (0.00001 to 1000000); none for no limit.")
+]
 Burst = Annotated[int | None, typer.Option("--burst", metavar="B", help="So many may go at once under a rate (default 1).")]
 MaxInFlight = Annotated[int | None, typer.Option("--max-in-flight", metavar="N", help="Requests at once (default 64).")]
 Timeout = Annotated[float | None, typer.Option("--timeout", metavar="S", help="Seconds for a whole request (default 15).")]
@@ -53,7 +56,12 @@ def add(
     retry: Retry = None,
     header: Headers = None,
     key: Annotated[
-        list[str] | None, typer.Option("--key", metavar="whsec_…", help="Sign with this key. Default: one is made.")
+        list[str] | None,
+        typer.Option(
+            "--key",
+            metavar="whsec_…",
+            help="Sign with this key (repeatable: both sign during a rotation). Default: one is made.",
+        ),
     ] = None,
     reason: Reason = "",
     allow_network: AllowNetwork = None,
@@ -76,7 +84,10 @@ def add(
 @app.command("list")
 def list_(
     tenant: Tenant = None,
-    state: Annotated[State | None, typer.Option("--state", metavar="S", help="enabled, paused or disabled.")] = None,
+    state: Annotated[
+        State | None,
+        typer.Option("--state", parser=one_of(get_args(State)), metavar="S", help="enabled, paused or disabled."),
+    ] = None,
     limit: Limit = 50,
     after: AfterId = None,
     database_url: DatabaseUrl = None,
@@ -88,7 +99,7 @@ def list_(
         return await endpoints.list(tenant=tenant, state=state, limit=limit, after=after)
 
     page = with_endpoints(database_url, work)
-    emit_list([to_record(endpoint) for endpoint in page.items], format_, COLUMNS)
+    emit_list([_shown(endpoint, format_) for endpoint in page.items], format_, COLUMNS)
     if not page.items:
         raise NothingMatchedError("no endpoint matches")
     if page.after is not None:
@@ -102,7 +113,7 @@ def show(endpoint_id: Id, database_url: DatabaseUrl = None, format_: OutputForma
     async def work(endpoints: Endpoints) -> RegisteredEndpoint:
         return await endpoints.get(endpoint_id)
 
-    emit_one(to_record(with_endpoints(database_url, work)), format_)
+    emit_one(_shown(with_endpoints(database_url, work), format_), format_)
 
 
 @app.command("set")
@@ -134,7 +145,7 @@ def set_(
         warn(await endpoints.set(endpoint_id, url=url, reason=reason, **settings))
         return await endpoints.get(endpoint_id)
 
-    emit_one(to_record(with_endpoints(database_url, work, allow_network, allow_http)), format_)
+    emit_one(_shown(with_endpoints(database_url, work, allow_network, allow_http), format_), format_)
 
 
 @app.command()
@@ -173,10 +184,13 @@ def warn(warnings: tuple[str, ...]) -> None:
         say(f"warning: {warning}")
 
 
-def to_record(endpoint: RegisteredEndpoint) -> Record:
-    """Return the columns of the view, without the values of the headers."""
+def _shown(endpoint: RegisteredEndpoint, format_: Format) -> Record:
+    """Return the columns of the view, without the values of the headers. To people, no event types are all of them."""
     record: dict[str, Any] = {field.name: getattr(endpoint, field.name) for field in fields(endpoint)}
-    return {**record, "headers": dict.fromkeys(endpoint.headers, "***")}
+    record["headers"] = dict.fromkeys(endpoint.headers, "***")
+    if format_ is Format.table and not endpoint.event_types:
+        record["event_types"] = "*"
+    return record
 
 
 def _change_state(action: str, endpoint_id: int, reason: str, database_url: str | None, format_: Format) -> None:
@@ -191,7 +205,7 @@ def _change_state(action: str, endpoint_id: int, reason: str, database_url: str 
     if format_ is Format.table:
         say(f"endpoint {endpoint.id} is {endpoint.state}")
     else:
-        emit_one(to_record(endpoint), format_)
+        emit_one(_shown(endpoint, format_), format_)
 
 
 def _settings(

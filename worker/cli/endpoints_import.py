@@ -1,5 +1,4 @@
 """`webhook-worker endpoints import`: endpoints by the thousand, one JSON object a line."""
-# ruff: noqa: PLR0913, PLR0917 - to typer, an option is an argument
 
 import json
 import sys

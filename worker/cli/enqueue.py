@@ -1,5 +1,4 @@
 """`webhook-worker enqueue`."""
-# ruff: noqa: PLR0913, PLR0917 - to typer, an option is an argument
 
 import sys
 from pathlib import Path

@@ -4,6 +4,7 @@ from typing import Any
 
 import typer
 
+from worker.cli.help import Commands
 from worker.cli.options import DatabaseUrl, OutputFormat
 from worker.cli.output import Format, emit_list, say
 from worker.cli.session import NothingMatchedError, with_database
@@ -11,7 +12,7 @@ from worker.store.database import Database
 from worker.store.migrate import migrate_up, script
 from worker.store.sql import functions_hash, migrations, statements
 
-app = typer.Typer(help="Bring a database to this release's schema, or show what is missing.", no_args_is_help=True)
+app = Commands(help="Bring a database to this release's schema, or show what is missing.")
 
 
 @app.command()

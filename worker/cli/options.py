@@ -1,8 +1,8 @@
 """Options that several commands share, and how their texts are read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,33 @@ from worker.cli.output import Format
 from worker.core.backoff import parse_duration
 
 BIGINT_MAX = 2**63 - 1
+ROWS_MAX = 10_000
+
+
+def one_of(words: Iterable[str]) -> Callable[[str], Any]:
+    """Return a parser that takes these words."""
+    words = tuple(words)
+
+    def parse(text: str) -> str:
+        for word in words:
+            if word == text:
+                return word
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(words)}")
+
+    return parse
+
+
+def whole_number(maximum: int = BIGINT_MAX) -> Callable[[str | int], int]:
+    """Return a parser that takes a number from 1."""
+
+    def parse(given: str | int) -> int:  # a default comes as a number
+        text = str(given)
+        if not (text.isascii() and text.isdigit() and len(text) <= len(str(maximum)) and 1 <= int(text) <= maximum):
+            raise typer.BadParameter(f"{text!r} is not a number from 1 to {maximum}")
+        return int(text)
+
+    return parse
+
 
 DatabaseUrl = Annotated[
     str | None,
@@ -19,18 +46,24 @@ AllowNetwork = Annotated[
     list[str] | None,
     typer.Option("--allow-network", metavar="CIDR", help="Let receivers be in this private network (repeatable)."),
 ]
-AllowHttp = Annotated[bool | None, typer.Option("--allow-http", help="Let receivers have plain http:// URLs.")]
-OutputFormat = Annotated[Format, typer.Option("--format", help="How data is printed to stdout.")]
+AllowHttp = Annotated[
+    bool | None, typer.Option("--allow-http/--no-allow-http", help="Let receivers have plain http:// URLs, or not.")
+]
+OutputFormat = Annotated[
+    Format, typer.Option("--format", parser=one_of(Format), metavar="table|json|jsonl", help="How data is printed to stdout.")
+]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit log.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, metavar="N", help="At most so many.")]
-Id = Annotated[int, typer.Argument(metavar="ID", min=1, max=BIGINT_MAX)]
+Limit = Annotated[
+    int, typer.Option("--limit", parser=whole_number(ROWS_MAX), metavar="N", help="At most so many, up to 10000.")
+]
+Id = Annotated[int, typer.Argument(parser=whole_number(), metavar="ID")]
 Tenant = Annotated[str | None, typer.Option("--tenant", metavar="T", help="Of this tenant.")]
-OfEndpoint = Annotated[int | None, typer.Option("--endpoint", min=1, max=BIGINT_MAX, metavar="ID", help="Of this endpoint.")]
+OfEndpoint = Annotated[int | None, typer.Option("--endpoint", parser=whole_number(), metavar="ID", help="Of this endpoint.")]
 Since = Annotated[
     str | None, typer.Option("--since", metavar="D", help="Not older than a duration (90s, 2h, 7d) or an RFC 3339 time.")
 ]
 AfterId = Annotated[
-    int | None, typer.Option("--after", min=1, max=BIGINT_MAX, metavar="CURSOR", help="The next page: the cursor of the last.")
+    int | None, typer.Option("--after", parser=whole_number(), metavar="CURSOR", help="The next page: the cursor of the last.")
 ]
 
 

@@ -66,9 +66,9 @@ def cell(value: Any) -> str:
         case datetime():
             return timestamp(value)
         case Mapping():
-            return ", ".join(f"{safe(str(name))}: {cell(inner)}" for name, inner in value.items())
+            return ", ".join(f"{safe(str(name))}: {cell(inner)}" for name, inner in value.items()) or "-"
         case list() | tuple():
-            return " ".join(cell(inner) for inner in value)
+            return " ".join(cell(inner) for inner in value) or "-"
     return safe(str(value))
 
 
@@ -83,20 +83,31 @@ def timestamp(moment: datetime) -> str:
 
 
 def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    numeric = [all(isinstance(row[n], (int, float, type(None))) for row in rows) for n in range(len(columns))]
+    lines = [[cell(value) for value in row] for row in rows]
+    if sys.stdout.isatty():
+        _print_folded(columns, numeric, lines)
+        return
+    # A pipe has no width to fold for: one record is one line, with nothing cut off and nothing after its last cell.
+    widths = [max(map(len, column)) for column in zip(columns, *lines, strict=True)]
+    for line in (columns, *lines):
+        aligned = zip(line, widths, numeric, strict=True)
+        _write("  ".join(text.rjust(width) if right else text.ljust(width) for text, width, right in aligned).rstrip())
+
+
+def _print_folded(columns: Sequence[str], numeric: Sequence[bool], lines: Sequence[Sequence[str]]) -> None:
+    """Print a table as wide as the terminal: what is longer goes on in the next line of its cell."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    # A pipe has no width to fold for: one record stays one line.
-    console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for number, name in enumerate(columns):
-        numeric = all(isinstance(row[number], (int, float, type(None))) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell(value)) for value in row))
-    console.print(table)
+    for name, right in zip(columns, numeric, strict=True):
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*map(Text, line))
+    Console(highlight=False).print(table)
 
 
 def _write(line: str) -> None:

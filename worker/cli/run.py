@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow-network", action="append", metavar="CIDR", help="let private addresses be dialled (repeatable)"
     )
-    parser.add_argument("--allow-http", action="store_true", default=None, help="let plain http:// be sent")
+    parser.add_argument("--allow-http", action=argparse.BooleanOptionalAction, help="let plain http:// be sent")
     return parser
 
 

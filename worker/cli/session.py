@@ -1,6 +1,7 @@
 """What every command does around its own work: open the database, run, name the actor, and say what went wrong."""
 
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -15,6 +16,7 @@ from worker.store.migrate import IncompatibleSchemaError
 
 Result = TypeVar("Result")
 
+_SPEAKER = re.compile(r"webhook(\.\w+)?: ")
 _NO_DATA_FOUND = "P0002"
 _NOT_MIGRATED = ("3F000", "42P01", "42883", "42703")
 """SQLSTATEs of a schema, table, function or column that does not exist."""
@@ -92,18 +94,22 @@ def guarded(command: Callable[[], int]) -> int:
         return 130
 
 
-def told(error: DatabaseError) -> str:
-    """Return what Postgres said, and its advice, on one line."""
-    message = str(error).partition("\n")[0].removeprefix("webhook: ")  # a driver may append the detail and the hint
-    return f"{message}. {error.hint}" if error.hint else message
+def told(error: DatabaseError) -> list[str]:
+    """Return what Postgres said, and after it its advice, if it has any."""
+    line = str(error).partition("\n")[0]  # a driver may append the detail and the hint
+    speaker = _SPEAKER.match(line)
+    message = line[speaker.end() :] if speaker else line
+    return [message, error.hint] if error.hint else [message]
 
 
 def _refused(error: DatabaseError) -> int:
-    if error.sqlstate == _NO_DATA_FOUND:
-        return _failed(told(error), ExitCode.NOTHING_MATCHED)
+    message, *advice = told(error)
     if error.sqlstate in _NOT_MIGRATED:
-        return _failed(f"{told(error)}: run `webhook-worker migrate up`", ExitCode.CONFIGURATION)
-    return _failed(told(error), ExitCode.FAILED)
+        return _failed(f"{message}: run `webhook-worker migrate up`", ExitCode.CONFIGURATION)
+    code = _failed(message, ExitCode.NOTHING_MATCHED if error.sqlstate == _NO_DATA_FOUND else ExitCode.FAILED)
+    for line in advice:
+        say(f"hint: {line}")
+    return code
 
 
 def _failed(error: Exception | str, code: ExitCode) -> int:

@@ -59,7 +59,7 @@ class Endpoints:
     async def create(
         self, url: str, *, tenant: str = "", keys: Sequence[str] = (), reason: str = "", **settings: Unpack[EndpointSettings]
     ) -> CreatedEndpoint:
-        """Create an endpoint, or raise EndpointRefusedError. Without keys, one is made."""
+        """Create an endpoint, or raise EndpointRefusedError. All of `keys` sign; without any, one is made."""
         document = to_document(NewEndpoint(url, tenant, settings, keys))
         warnings = await self._judge().judge(url)
         rows = await self._call("endpoints_create", dumps([document]), self._actor, reason)

@@ -24,10 +24,10 @@ TENANT_BYTES_MAX = 255
 
 _EVENT_TYPE = re.compile(r"\*|[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*(?:\.\*)?")
 _BOUNDS = {
-    "rate": (0.0, 1e6, "a number a second, above 0 and up to 1000000"),
-    "burst": (0.0, 1e6, "a whole number from 1 to 1000000"),
-    "max_in_flight": (0.0, 1e5, "a whole number from 1 to 100000"),
-    "timeout_seconds": (0.0, 300.0, "seconds, above 0 and up to 300"),
+    "rate": (1e-5, 1e6, "a number a second from 0.00001 to 1000000"),
+    "burst": (1, 1e6, "a whole number from 1 to 1000000"),
+    "max_in_flight": (1, 1e5, "a whole number from 1 to 100000"),
+    "timeout_seconds": (math.ulp(0.0), 300.0, "seconds, above 0 and up to 300"),
 }
 
 
@@ -137,7 +137,7 @@ def _storable(text: str) -> bool:
 def _check_number(name: str, value: Any) -> None:
     low, high, expected = _BOUNDS[name]
     kinds = (int,) if "whole" in expected else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or not low < value <= high:
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or not low <= value <= high:
         raise EndpointRefusedError(f"{name} is {value!r}; it must be {expected}")
 
 

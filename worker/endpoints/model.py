@@ -22,7 +22,7 @@ class EndpointSettings(TypedDict, total=False):
     """What a caller may choose. At creation, what is left out has its default; in `set`, it stays as it is."""
 
     event_types: Sequence[str]  # 'order.created', 'order.*' or '*'; empty: every type
-    rate: float | None  # a second; None: no limit
+    rate: float | None  # a second, 1e-5 to 1e6; None: no limit
     burst: int  # how many may go at once under a rate
     max_in_flight: int
     timeout_seconds: float  # one deadline for the whole request
@@ -32,7 +32,7 @@ class EndpointSettings(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class NewEndpoint:
-    """One endpoint to create. `keys` are `whsec_…`; without any, one is made."""
+    """One endpoint to create. `keys` are `whsec_…`, of which all sign; without any, one is made."""
 
     url: str
     tenant: str = ""

@@ -8,7 +8,7 @@ import anyio
 import asyncpg
 
 from worker.pipeline.ports import StoreError
-from worker.store.database import CONNECT_SECONDS_MAX, GIVE_UP, QUERY_SECONDS_MAX, DatabaseUnavailableError, Row, error_from
+from worker.store.database import CONNECT_SECONDS_MAX, GIVE_UP, QUERY_SECONDS_MAX, Row, error_from, unavailable
 
 _DRIVER_ERRORS = (OSError, EOFError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """A connection that ends under a call can show as any of these."""
@@ -69,7 +69,7 @@ class AsyncpgDatabase:
             answered = self._connection is not None and sqlstate is not None and not sqlstate.startswith(GIVE_UP)
             if not answered:  # also when connecting failed, for whatever reason
                 self._give_up()
-                raise DatabaseUnavailableError(f"{type(error).__name__}: {error}") from error
+                raise unavailable(error) from error
             raise error_from(str(error.args[0]), sqlstate or "", getattr(error, "hint", None)) from error
         except BaseException:  # cancelled half-way through a call: the connection's state is unknown
             self._give_up()

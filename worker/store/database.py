@@ -43,6 +43,11 @@ def error_from(message: str, sqlstate: str, hint: str | None = None) -> StoreErr
     return DatabaseError(message, sqlstate, hint)
 
 
+def unavailable(error: BaseException) -> DatabaseUnavailableError:
+    """Return our error for a driver's, when Postgres did not answer: its words on one line."""
+    return DatabaseUnavailableError(f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
 class Database(Protocol):
     """One connection, opened at its first use. Not for concurrent calls: whoever needs two opens two."""
 

@@ -9,7 +9,7 @@ import psycopg
 from psycopg.rows import dict_row, tuple_row
 
 from worker.pipeline.ports import StoreError
-from worker.store.database import CONNECT_SECONDS_MAX, GIVE_UP, QUERY_SECONDS_MAX, DatabaseUnavailableError, Row, error_from
+from worker.store.database import CONNECT_SECONDS_MAX, GIVE_UP, QUERY_SECONDS_MAX, Row, error_from, unavailable
 
 _Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -25,7 +25,7 @@ class PsycopgDatabase:
         with self._translated(), anyio.fail_after(QUERY_SECONDS_MAX):
             cursor = psycopg.AsyncRawCursor(await self._open(), row_factory=tuple_row)
             await cursor.execute(sql, args)
-            row = await cursor.fetchone()
+            row = await cursor.fetchone() if cursor.description else None
             return row[0] if row else None
 
     async def rows(self, sql: str, *args: Any) -> list[Row]:
@@ -76,7 +76,7 @@ class PsycopgDatabase:
             answered = self._connection is not None and sqlstate is not None and not sqlstate.startswith(GIVE_UP)
             if not answered or not isinstance(error, psycopg.Error):  # also when connecting failed, for whatever reason
                 self._give_up()
-                raise DatabaseUnavailableError(f"{type(error).__name__}: {error}") from error
+                raise unavailable(error) from error
             message = error.diag.message_primary or str(error)
             raise error_from(message, sqlstate or "", error.diag.message_hint) from error
         except BaseException:  # cancelled half-way through a call: the connection's state is unknown
