@@ -1,3 +1,6 @@
+-- The functions of this file and the next run with enable_seqscan = off: their batches are small whatever the statistics
+-- say of tables whose contents turn over in seconds, and a plan that flips to reading a whole table would stop a fleet.
+
 -- When rate and Retry-After next allow a send to be claimed. Sends are planned up to half a second ahead, and an
 -- endpoint at its limit is visited when half of that has become plannable.
 create or replace function webhook.ready_at(
@@ -10,6 +13,7 @@ return greatest(not_before, tat + make_interval(secs => (1 - burst) / rate) - in
 create or replace function webhook.drain_wake(rows_max int default 10000) returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
     drained int;
@@ -53,6 +57,7 @@ create or replace function webhook.claim(
 ) returns text
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare

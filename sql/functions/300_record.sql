@@ -11,6 +11,7 @@
 create or replace function webhook.record(worker text, outcomes text) returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -104,6 +105,7 @@ end;
 create or replace function webhook.reap(batches_max int default 20) returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
     expired bigint[];

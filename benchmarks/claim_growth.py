@@ -1,0 +1,69 @@
+"""What claim and record cost as the backlog grows: they should not notice.
+
+The store's own calls, 500 rows a claim, all of them recorded as delivered; one endpoint holds a tenth of the backlog.
+"""
+
+import statistics
+import time
+
+from benchmarks.report import Report, progress
+from benchmarks.stage import migrated_database, on_database
+from worker.core.model import Decision, Outcome
+from worker.store.database import Database
+from worker.store.postgres import PostgresStore
+from worker.store.sql import statements
+
+TARGET_GROWTH = 2.0
+ROWS = 500
+ENDPOINTS_MAX = 100_000
+
+
+def run(*, quick: bool) -> Report:
+    """Measure rounds of claim + record at each size of backlog, each in a database of its own."""
+    sizes = (10_000, 100_000, 1_000_000) if quick else (10_000, 100_000, 1_000_000, 10_000_000)
+    rows = []
+    for pending in sizes:
+        with migrated_database() as dsn:
+            claims, records = _measure(dsn, pending)
+        rows.append(
+            {
+                "pending": pending,
+                "endpoints": min(ENDPOINTS_MAX, pending // 10),
+                "claim_ms": round(statistics.median(claims) * 1e3, 2),
+                "record_ms": round(statistics.median(records) * 1e3, 2),
+                "rounds": len(claims),
+            }
+        )
+        progress(str(rows[-1]))
+    first, last = (row["claim_ms"] + row["record_ms"] for row in (rows[0], rows[-1]))
+    growth = round(last / first, 2)
+    return Report(f"claim + record grow at most {TARGET_GROWTH:g} times", growth <= TARGET_GROWTH, rows, [f"growth {growth}"])
+
+
+def _measure(dsn: str, pending: int) -> tuple[list[float], list[float]]:
+    claims: list[float] = []
+    records: list[float] = []
+
+    async def load(database: Database) -> None:
+        sql = statements()
+        await database.script(["set statement_timeout = 0"])
+        await database.script(
+            [sql["bench_load"].replace("$1", str(pending)).replace("$2", str(min(ENDPOINTS_MAX, pending // 10)))]
+        )
+        await database.script([sql["bench_settle"]])
+
+    async def measure(_: Database) -> None:
+        store = PostgresStore(dsn, "benchmark")
+        for _round in range(min(200, pending // ROWS)):
+            started = time.perf_counter()
+            claimed = await store.claim(ROWS, 1 << 30)
+            claims.append(time.perf_counter() - started)
+            outcomes = [Outcome(delivery, Decision("delivered", "ok"), started, 0.01) for delivery in claimed.deliveries]
+            started = time.perf_counter()
+            await store.record(outcomes, started)
+            records.append(time.perf_counter() - started)
+        await store.close()
+
+    on_database(dsn, load)
+    on_database(dsn, measure)
+    return claims, records

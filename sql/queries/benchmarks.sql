@@ -1,0 +1,25 @@
+-- What the benchmarks load and ask. Rows are made directly, not through enqueue: it is the claim that is measured.
+
+-- name: bench_load
+-- $1 pending deliveries over $2 endpoints, the first of which holds a tenth of them, and the oldest.
+with made as (
+    insert into webhook.endpoint (tenant, url) select '', 'https://receiver.example/' || n from generate_series(1, $2::int) as n
+    returning id
+), keyed as (
+    insert into webhook.endpoint_key (endpoint_id, secret) select m.id, sha256(m.id::text::bytea) from made as m
+), scheduled as (
+    insert into webhook.endpoint_sched (endpoint_id, max_in_flight, next_at) select m.id, 1000, now() from made as m
+), stored as (
+    insert into webhook.event (id, created_at, tenant, event_type, content_type, payload)
+    select n, now(), '', 'load', 'application/json', repeat('x', 100) from generate_series(1, least($1::bigint, 100000)) as n
+)
+insert into webhook.pending (id, endpoint_id, run_at, event_id, event_created_at, payload_bytes)
+select n,
+       case when n <= $1::bigint / 10 then (select min(id) from made) else (select min(id) from made) + n % $2::int end,
+       now() - interval '1 hour' + n * interval '1 microsecond',
+       1 + n % least($1::bigint, 100000), now(), 100
+from generate_series(1, $1::bigint) as n
+
+-- name: bench_settle
+-- After a load: statistics and visibility, as autovacuum would leave them.
+vacuum analyze

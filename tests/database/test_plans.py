@@ -1,0 +1,46 @@
+"""What claim and record touch does not grow with the backlog: the rows they read are counted by Postgres itself."""
+
+import json
+
+import pytest
+
+from worker.store.database import Database
+from worker.store.sql import statements
+
+PENDING, ENDPOINTS, ROWS = 50_000, 5_000, 200
+
+COUNTS = """
+select relname::text as name, coalesce(seq_tup_read, 0)::int as by_scan, coalesce(idx_tup_fetch, 0)::int as by_index
+from pg_stat_xact_user_tables where schemaname = 'webhook'
+"""
+
+
+@pytest.mark.fault(51)
+async def test_rows_touched_are_proportional_to_the_batch(database: Database) -> None:
+    """With 50,000 pending, a claim and a record of 200 read a few hundred rows, all through indexes."""
+    load = statements()["bench_load"].replace("$1", str(PENDING)).replace("$2", str(ENDPOINTS))
+    await database.script([load])
+    await database.script(["vacuum analyze"])
+
+    async with database.transaction():
+        document = json.loads(await database.value("select webhook.claim('w', $1::int, 1000000000)", ROWS))
+        claimed = len(document["deliveries"])
+        read = {row["name"]: row for row in await database.rows(COUNTS)}
+    assert claimed >= ROWS / 4
+    for table in ("pending", "endpoint_sched", "endpoint", "endpoint_key"):
+        assert 0 == read[table]["by_scan"], table
+        assert read[table]["by_index"] <= 4 * ROWS + 100, (table, read[table])
+    payloads = [row for name, row in read.items() if name.startswith("event_")]
+    assert 0 == sum(row["by_scan"] for row in payloads)
+    assert claimed == sum(row["by_index"] for row in payloads)
+
+    outcomes = [
+        [document["claim"], row[0], "retry", "timeout", None, 1, 1, None, None, 5, None, None] for row in document["deliveries"]
+    ]
+    async with database.transaction():
+        assert claimed == await database.value("select webhook.record('w', $1::text)", json.dumps(outcomes))
+        read = {row["name"]: row for row in await database.rows(COUNTS)}
+    for table in ("endpoint_sched", "inflight"):
+        assert read[table]["by_scan"] + read[table]["by_index"] <= 4 * ROWS, (table, read[table])
+    assert 0 == read["endpoint_sched"]["by_scan"]
+    assert 0 == read["pending"]["by_scan"]
