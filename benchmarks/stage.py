@@ -50,10 +50,10 @@ def on_database(dsn: str, work: Callable[[Database], Coroutine[Any, Any, None]])
 
 
 @contextmanager
-def receiver() -> Iterator[int]:
-    """Run a receiver that answers 200 at once, in a process of its own; yield its port."""
+def receiver(*log: str) -> Iterator[int]:
+    """Run a receiver that answers 200 at once, in a process of its own; yield its port. `log` names a file that it leaves."""
     with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.receiver"], cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+        [sys.executable, "-m", "benchmarks.receiver", *log], cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         try:

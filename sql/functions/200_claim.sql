@@ -10,7 +10,7 @@ language sql stable parallel safe
 return greatest(not_before, tat + make_interval(secs => (1 - burst) / rate) - interval '0.25 s');
 
 -- Moves what producers appended to `wake` into the schedule. Returns the number of rows drained.
-create or replace function webhook.drain_wake(rows_max int default 10000) returns int
+create or replace function webhook.drain_wake(rows_max int) returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -43,7 +43,7 @@ end
 $$;
 
 -- One batch of due deliveries, leased to one worker, as one JSON document (text):
---   {"claim": id or null, "now": database clock, "lease": seconds, "drained": rows,
+--   {"claim": id or null, "now": database clock, "lease": seconds, "more": whether it is worth asking again at once,
 --    "endpoints": {id: {version, tenant, url, headers, timeout, retry, keys}},
 --    "deliveries": [[delivery id, endpoint id, attempt, attempts before the last manual retry,
 --                    planned send as seconds after "now" or null, event id, content type, payload], …]}
@@ -61,7 +61,9 @@ set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
-    drained int := webhook.drain_wake();
+    wake_max constant int := 10000;
+    endpoints_max int := greatest(8, rows_max / 4);
+    more boolean := webhook.drain_wake(wake_max) = wake_max;
     started timestamptz := clock_timestamp();
     new_claim bigint;
     visit bigint[];
@@ -82,11 +84,11 @@ begin
         from webhook.endpoint_sched as s
         where s.next_at <= started and s.next_at < 'infinity'
         order by s.next_at
-        limit greatest(8, rows_max / 4)
+        limit endpoints_max
         for no key update skip locked
     ) as due;
     if visit is null then
-        return json_build_object('claim', null, 'now', extract(epoch from started), 'drained', drained);
+        return json_build_object('claim', null, 'now', extract(epoch from started), 'more', more);
     end if;
 
     new_claim := nextval('webhook.claim_id');
@@ -139,7 +141,7 @@ begin
                     c.from_tat + make_interval(secs => coalesce(c.taken, 0) / s.rate), s.rate, s.burst))
             end
         from counted as c where s.endpoint_id = c.endpoint_id
-        returning s.endpoint_id, s.rate, s.burst, c.from_tat
+        returning s.endpoint_id, s.rate, s.burst, s.next_at, c.from_tat
     ), planned as (
         select l.id, l.endpoint_id, l.attempt, l.attempts_before, l.event_id, l.event_created_at,
                greatest(0, extract(epoch from r.from_tat - started)::float8
@@ -163,7 +165,7 @@ begin
     )
     select json_build_object(
         'claim', new_claim, 'now', extract(epoch from started), 'lease', extract(epoch from (select length from lease)),
-        'drained', drained,
+        'more', more or cardinality(visit) = endpoints_max or exists (select from rescheduled as r where r.next_at <= started),
         'endpoints', (select coalesce(json_object_agg(c.id, c.settings), '{}') from config as c),
         'deliveries', coalesce(json_agg(json_build_array(
             p.id, p.endpoint_id, p.attempt, p.attempts_before, case when p.rate is not null then p.send_after end,

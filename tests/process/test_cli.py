@@ -686,7 +686,7 @@ def test_stats_say_what_there_is(cli: Cli, query: Query, deliver: Callable[..., 
     cli("enqueue", "a", "--payload", "1")
     deliver("dead", "http_status")
     cli("enqueue", "a", "--payload", "1")
-    query("select webhook.drain_wake()")
+    query("select webhook.drain_wake(1000)")
     record = cli("stats", "--format", "json").json
 
     assert {

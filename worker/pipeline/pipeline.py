@@ -117,7 +117,7 @@ class Pipeline:
     # -- claim -------------------------------------------------------------------------------------------------------
 
     async def _claim(self) -> None:
-        """Keep the lanes supplied. Claims again at once while claims bring something, else after `poll_seconds`."""
+        """Keep the lanes supplied. Claims again at once while there is more, else after `poll_seconds`."""
         failures = 0
         while not self.stopping:
             rows = self._limits.claimed_max - self.in_hand
@@ -128,7 +128,7 @@ class Pipeline:
             try:
                 claimed = await self._store.claim(rows, self._limits.claim_bytes_max)
                 failures, self.store_error = 0, None
-                nothing = not claimed.deliveries and not claimed.drained
+                nothing = not claimed.deliveries and not claimed.more
                 if self._once and nothing and not self.in_hand and not await self._store.has_due():
                     self.stop()
             except StoreError as error:
@@ -148,7 +148,7 @@ class Pipeline:
                     self._release(delivery)
                 else:
                     self._pace(delivery)
-            if nothing:
+            if not claimed.more:
                 await self._wait(self._limits.poll_seconds)
 
     async def _wait(self, seconds: float) -> None:

@@ -22,12 +22,12 @@ class NotSentError(Exception):
 
 @dataclass(slots=True)
 class Claimed:
-    """What a claim brought. `database_now` is the database's Unix time while it ran."""
+    """What a claim brought. `database_now` is the database's Unix time while it ran; `more`: ask again at once."""
 
     database_now: float
     claim: Claim | None = None
     deliveries: list[Delivery] = field(default_factory=list)
-    drained: int = 0
+    more: bool = False
 
 
 class Store(Protocol):

@@ -50,9 +50,11 @@ class MemoryStore(MemoryTables):
     async def claim(self, rows_max: int, bytes_max: int) -> Claimed:
         """See the port, and 200_claim.sql."""
         await anyio.lowlevel.checkpoint()
-        drained, now = self._drain_wake(), self._clock()
+        self._drain_wake()
+        now = self._clock()
         due = sorted((s for s in self._endpoints.values() if s.next_at <= now), key=lambda s: s.next_at)
-        visit = due[: max(8, rows_max // 4)]
+        endpoints_max = max(8, rows_max // 4)
+        visit = due[:endpoints_max]
         quotas = {s.config.id: min(s.room(now), math.ceil(rows_max / len(visit))) for s in visit}
         # One row more than may be taken: it tells when the endpoint is due again.
         seen = sorted(
@@ -73,10 +75,11 @@ class MemoryStore(MemoryTables):
         claim = Claim(self._claim_id, lease, 0.0)
         deliveries = [d for s in visit for d in self._take(s, taken[s.config.id], due_at.get(s.config.id), claim, now)]
         if not deliveries:
-            return Claimed(now, drained=drained)
+            return Claimed(now)
         self._batches[claim.id] = _Batch(now, lease, now + lease, {d.id for d in deliveries})
         deliveries.sort(key=lambda d: (now if d.send_at is None else d.send_at, d.id))
-        return Claimed(now, claim, deliveries, drained)
+        more = len(visit) == endpoints_max or any(s.next_at <= now for s in visit)
+        return Claimed(now, claim, deliveries, more)
 
     def _take(self, sched: Sched, ids: list[int], due_at: float | None, claim: Claim, now: float) -> Iterable[Delivery]:
         """Move an endpoint's deliveries into the claim, plan their sends, and say when to look at it again."""
@@ -194,14 +197,12 @@ class MemoryStore(MemoryTables):
         await anyio.lowlevel.checkpoint()
         return {}
 
-    def _drain_wake(self) -> int:
-        drained = len(self._wake)
+    def _drain_wake(self) -> None:
         for endpoint_id, run_at in self._wake:
             sched = self._endpoints[endpoint_id]
             if sched.state == "enabled" and sched.in_flight < sched.max_in_flight:
                 sched.next_at = min(sched.next_at, max(run_at, sched.ready_at(sched.tat)))
         self._wake.clear()
-        return drained
 
     def retry(self, delivery_id: int, *, force: bool = False, reason: str = "") -> str:
         """Make a delivery due now, its schedule from the start; see 500_deliveries.sql. Return the state it was in."""

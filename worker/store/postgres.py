@@ -28,7 +28,7 @@ class PostgresStore:
         """See `worker.pipeline.ports.Store`."""
         document = loads(await self._claims.value(self._sql["claim"], self._worker, rows_max, bytes_max))
         if document["claim"] is None or not document["deliveries"]:
-            return Claimed(document["now"], drained=document["drained"])
+            return Claimed(document["now"], more=document["more"])
         claim = Claim(document["claim"], document["lease"], 0.0)
         endpoints = {int(key): self._endpoint(int(key), value) for key, value in document["endpoints"].items()}
         now, rows = document["now"], document["deliveries"]
@@ -40,7 +40,7 @@ class PostgresStore:
             )
             for id_, endpoint_id, attempt, attempts_before, send_after, event_id, content_type, payload in rows
         ]  # fmt: skip
-        return Claimed(now, claim, deliveries, document["drained"])
+        return Claimed(now, claim, deliveries, document["more"])
 
     async def record(self, outcomes: Sequence[Outcome], now: float) -> int:
         """See `worker.pipeline.ports.Store`."""
