@@ -47,7 +47,7 @@ def run(*, quick: bool) -> Report:
             on_database(dsn, load)
             pythons = islice(cycle(interpreters().values()), PROCESSES)
             workers = [
-                subprocess.Popen([python, "-m", "worker", "run"], env=worker_environment(dsn), stderr=None)
+                subprocess.Popen([python, "-m", "worker", "run"], env=worker_environment(dsn), stderr=subprocess.DEVNULL)
                 for python in pythons
             ]
             time.sleep(seconds + WARM_UP_SECONDS)

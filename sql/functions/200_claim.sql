@@ -24,10 +24,13 @@ begin
         returning w.endpoint_id, w.run_at
     ), due as (
         select t.endpoint_id, min(t.run_at) as run_at from taken as t group by t.endpoint_id
-    ), locked as (  -- always in endpoint order: see 300_record.sql
+    ), locked as materialized (  -- whoever else has the row may have it for long: its wake-up stays, and nobody waits
         select s.endpoint_id, d.run_at
         from due as d join webhook.endpoint_sched as s using (endpoint_id)
-        order by s.endpoint_id for no key update of s
+        order by s.endpoint_id for no key update of s skip locked
+    ), kept as (
+        insert into webhook.wake (endpoint_id, run_at)
+        select d.endpoint_id, d.run_at from due as d where d.endpoint_id not in (select l.endpoint_id from locked as l)
     ), woken as (
         update webhook.endpoint_sched as s set
             head = least(s.head, l.run_at),
@@ -37,7 +40,7 @@ begin
             end
         from locked as l where s.endpoint_id = l.endpoint_id
     )
-    select count(*) into drained from taken;
+    select count(*) into drained from taken where exists (select from locked);  -- 0 if all were kept: do not spin
     return drained;
 end
 $$;
@@ -107,7 +110,9 @@ begin
             limit v.quota + 1
         ) as p
     ), judged as materialized (
-        select s.*, s.nth <= s.quota and s.run_at <= started and s.bytes_before <= bytes_max as taken from seen as s
+        select s.*, s.nth <= s.quota and s.run_at <= started and s.bytes_before <= bytes_max
+               and row_number() over (order by s.nth > s.quota or s.run_at > started, s.nth, s.endpoint_id) <= rows_max as taken
+        from seen as s
     ), moved as (
         delete from webhook.pending as p
         where p.ctid = any (array(select j.row_at from judged as j where j.taken))

@@ -20,8 +20,8 @@ declare
     changed int;
 begin
     select array_agg(distinct (o ->> 0)::bigint) into claims from json_array_elements(outcomes::json) as o;
-    -- Against the reaper: whoever has the batch's row decides, and the other finds nothing left.
-    perform from webhook.claim_batch as b where b.claim_id = any (claims) order by b.claim_id for key share;
+    -- Against the reaper, and against this very record under way twice: whoever has the batch's row decides, and the other finds nothing left.
+    perform from webhook.claim_batch as b where b.claim_id = any (claims) order by b.claim_id for update;
 
     with told as (
         select (o ->> 0)::bigint as claim_id, (o ->> 1)::bigint as id, o ->> 2 as disposition, o ->> 3 as outcome,
@@ -97,7 +97,9 @@ create or replace function webhook.extend(claims bigint[]) returns setof bigint
 language sql
 begin atomic
     update webhook.claim_batch as b set lease_until = clock_timestamp() + b.lease
-    where b.claim_id = any (claims) returning b.claim_id;
+    where b.claim_id = any (array(  -- in order, as record does
+        select l.claim_id from webhook.claim_batch as l where l.claim_id = any (claims) order by l.claim_id for update
+    )) returning b.claim_id;
 end;
 
 -- Takes back what expired leases hold: due at once, outside the retry schedule, the attempt counted, so that a delivery

@@ -73,6 +73,15 @@ begin
                 using errcode = 'invalid_parameter_value';
         end if;
     end if;
+    if exists (
+        select from jsonb_each(case jsonb_typeof(changes -> 'headers') when 'object' then changes -> 'headers' end) as h
+        where h.key !~ '^[!#$%&''*+.^_`|~0-9A-Za-z-]+$' or lower(h.key) like 'webhook-%'
+           or lower(h.key) in ('host', 'connection', 'content-length', 'content-type', 'transfer-encoding', 'user-agent')
+           or jsonb_typeof(h.value) <> 'string' or h.value #>> '{}' !~ '^[!-~]([ -~]*[!-~])?$'
+    ) then
+        raise exception 'webhook: a custom header has a token as its name, printable ASCII as its value, and is none that the worker sets'
+            using errcode = 'invalid_parameter_value';
+    end if;
     update webhook.endpoint as e set
         url = coalesce(changes ->> 'url', e.url),
         event_types = coalesce(types, e.event_types),

@@ -51,6 +51,7 @@ begin
         select s.endpoint_id, o.due_at
         from owed as o join webhook.endpoint_sched as s using (endpoint_id)
         where s.state = 'enabled' and s.in_flight < s.max_in_flight and o.due_at < 'infinity'
+          and s.endpoint_id <> all (array(select w.endpoint_id from webhook.wake as w))  -- about to be woken
           and s.next_at > greatest(o.due_at, webhook.ready_at(s.not_before, s.tat, s.rate, s.burst), clock_timestamp()) + interval '1 s'
         order by s.endpoint_id for no key update of s
     ), woken as (
@@ -64,8 +65,8 @@ begin
 end
 $$;
 
--- One turn of housekeeping for whichever worker comes first; the others find nothing due. Each task is short, and its
--- row's lock is held only for this call. Returns what was done, as JSON text.
+-- One turn of housekeeping for whichever worker comes first; the others find nothing due. One task a call: each is short,
+-- and no task holds its locks while another runs. Returns what was done, as JSON text.
 create or replace function webhook.maintain(
     reconcile_every interval default '45 s', keep_idempotency_keys interval default '30 days'
 ) returns text
@@ -80,7 +81,7 @@ declare
 begin
     for turn in
         select m.task, m.cursor from webhook.maintenance as m
-        where m.due_at <= clock_timestamp() order by m.task for update skip locked
+        where m.due_at <= clock_timestamp() order by m.due_at limit 1 for update skip locked
     loop
         case turn.task
         when 'reconcile' then

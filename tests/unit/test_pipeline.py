@@ -22,7 +22,7 @@ ENDPOINT = Endpoint(1, 1, "", "https://example.com/", (("x-own", "1"),), 15.0, (
 AHEAD = 1_700_000_000.0
 """The database's clock is so far ahead of the monotonic one."""
 
-BeforeWrite = Callable[[], None]
+BeforeWrite = Callable[[], Awaitable[None]]
 Answer = Callable[[Request], Awaitable[Exchange]]
 
 
@@ -101,9 +101,12 @@ class FakeSender:
         self.sent: list[Request] = []
         self._answer, self._connect = answer, connect
 
+    def lead_seconds(self, _: str) -> float:
+        return 0.0
+
     async def send(self, request: Request, before_write: BeforeWrite) -> Exchange:
         await self._connect()
-        before_write()
+        await before_write()
         self.sent.append(request)
         return await self._answer(request) if self._answer else Exchange(200)
 

@@ -1,5 +1,6 @@
 """The queue between claims and lanes, under both backends; its timing under trio's virtual clock."""
 
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -33,7 +34,7 @@ class Lanes:
     """Takes from the queue and writes down what came, and when."""
 
     def __init__(self) -> None:
-        self.queue = ReadyQueue(anyio.current_time)
+        self.queue = ReadyQueue(anyio.current_time, 100)
         self.took: list[int] = []
         self.at: list[float] = []
         self.ended = 0
@@ -55,6 +56,25 @@ async def test_order() -> None:
     taken = [await lanes.queue.get() for _ in range(5)]
     assert list(range(5)) == [one.id for one in taken if one]
     assert 0 == len(lanes.queue)
+
+
+@pytest.mark.fault(61)
+async def test_one_endpoint_never_holds_every_lane() -> None:
+    """What is over an endpoint's share is parked, and others pass; when one of its own is done, the next may go."""
+    queue = ReadyQueue(anyio.current_time, 2)
+    other = replace(ENDPOINT, id=2)
+    for number in range(4):
+        queue.put(delivery(number), None)
+    queue.put(replace(delivery(9), endpoint=other), None)
+    taken = [await queue.get() for _ in range(3)]
+    assert [0, 1, 9] == [one.id for one in taken if one]
+    assert 2 == len(queue)
+    assert taken[0]
+    queue.done(taken[0])
+    following = await queue.get()
+    assert following
+    assert 2 == following.id
+    assert [3] == [one.id for one in queue.close()]
 
 
 async def test_waiting_lanes_are_served() -> None:
@@ -126,7 +146,7 @@ async def test_close() -> None:
 
 async def test_planned_in_the_past() -> None:
     """A moment that has come is at once."""
-    queue = ReadyQueue(anyio.current_time)
+    queue = ReadyQueue(anyio.current_time, 100)
     queue.put(delivery(1), anyio.current_time() - 1)
     taken = await queue.get()
     assert taken is not None

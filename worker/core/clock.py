@@ -8,6 +8,9 @@ of many such bounds is tighter than any one of them, so a slow round trip does n
 import math
 
 SAMPLES_AGE_MAX_SECONDS = 60.0
+WIDTH_MAX_SECONDS = 0.05
+"""Wider bounds than this would leave no moment that is certainly on time; then their middle is taken to be right to
+within half of this. A database more than 50 ms away makes rate limits approximate by its asymmetry."""
 
 
 class DatabaseClock:
@@ -29,12 +32,16 @@ class DatabaseClock:
 
     def earliest(self, database_time: float) -> float:
         """The monotonic time at which `database_time` has certainly come."""
-        return database_time - self._low
+        return database_time - max(self._low, self._middle - WIDTH_MAX_SECONDS / 2)
 
     def latest(self, database_time: float) -> float:
         """The monotonic time before which `database_time` has certainly not come."""
-        return database_time - self._high
+        return database_time - min(self._high, self._middle + WIDTH_MAX_SECONDS / 2)
 
     def unix(self, monotonic: float) -> float:
         """The database's Unix time at a monotonic time, to within half the bounds' width."""
-        return monotonic + (self._low + self._high) / 2
+        return monotonic + self._middle
+
+    @property
+    def _middle(self) -> float:
+        return (self._low + self._high) / 2

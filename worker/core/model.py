@@ -11,7 +11,10 @@ Disposition = Literal["delivered", "retry", "dead", "released"]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A URL that receives events, as the worker needs it: `version` rises with every change."""
+    """A URL that receives events, as the worker needs it: `version` rises with every change.
+
+    Without `keys` nothing is sent, since it would be unsigned; `problem` says why else nothing may be sent, if so.
+    """
 
     id: int
     version: int
@@ -21,6 +24,7 @@ class Endpoint:
     timeout_seconds: float
     retry_seconds: tuple[float, ...]
     keys: tuple[SigningKey, ...]
+    problem: str | None = None
 
 
 @dataclass(slots=True)

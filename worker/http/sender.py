@@ -5,7 +5,7 @@ no decoding, and a tenth of the cost.
 """
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from functools import lru_cache
 
@@ -17,6 +17,7 @@ from worker.core.escape import RESPONSE_BYTES_KEPT
 from worker.core.model import Exchange, Request
 from worker.core.url import BadURL, parse_url
 from worker.http.dial import BlockedAddressError, ResolveError
+from worker.http.transport import KeepAliveTransport
 from worker.pipeline.ports import NotSentError
 
 CONNECT_SECONDS_MAX = 5.0
@@ -45,7 +46,16 @@ class HttpxSender:
 
         self._address = address
 
-    async def send(self, request: Request, before_write: Callable[[], None]) -> Exchange:
+    def lead_seconds(self, url: str) -> float:
+        """Return how long dialling takes first, as far as the transport knows; see the port."""
+        if not isinstance(self._transport, KeepAliveTransport):
+            return 0.0
+        try:
+            return self._transport.lead_seconds(self._address(url))
+        except BadURL:
+            return 0.0
+
+    async def send(self, request: Request, before_write: Callable[[], Awaitable[None]]) -> Exchange:
         """Carry one request; see the port."""
         exchange = Exchange()
         try:
@@ -67,19 +77,16 @@ class HttpxSender:
         """Close the transport."""
         await self._transport.aclose()
 
-    async def _exchange(self, request: Request, before_write: Callable[[], None], exchange: Exchange) -> None:
-        async def trace(event: str, _: object) -> None:
-            if event == "http11.send_request_headers.started":  # connected, and about to write
-                before_write()
-
-        before_write()  # for transports that do not trace
+    async def _exchange(self, request: Request, before_write: Callable[[], Awaitable[None]], exchange: Exchange) -> None:
+        if not isinstance(self._transport, KeepAliveTransport):
+            await before_write()  # a foreign transport cannot stop between connecting and writing
         response = await self._transport.handle_async_request(
             httpx.Request(
                 "POST",
                 self._address(request.url),
                 headers=[*request.headers, ("accept-encoding", "identity")],
                 content=request.body,
-                extensions={"timeout": {"connect": CONNECT_SECONDS_MAX}, "trace": trace},
+                extensions={"timeout": {"connect": CONNECT_SECONDS_MAX}, "before_write": before_write},
             )
         )
         async with aclosing(response):

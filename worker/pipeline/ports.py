@@ -1,6 +1,6 @@
 """What the pipeline needs from the world."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -49,5 +49,11 @@ class Store(Protocol):
 class Sender(Protocol):
     """Carries one request. It never raises for what the network or the receiver does: that is in the Exchange."""
 
-    async def send(self, request: Request, before_write: Callable[[], None]) -> Exchange:
-        """Send, within the request's one deadline. `before_write` is called just before the first byte and may raise."""
+    def lead_seconds(self, url: str, /) -> float:
+        """How long before the first byte `send` should be called: 0 with a connection at hand, else the time to dial."""
+
+    async def send(self, request: Request, before_write: Callable[[], Awaitable[None]]) -> Exchange:
+        """Send, within the request's one deadline.
+
+        `before_write` is awaited just before the first byte; it may wait for the planned moment, or raise NotSentError.
+        """

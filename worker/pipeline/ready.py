@@ -2,7 +2,7 @@
 
 import heapq
 import itertools
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 
 import anyio
@@ -11,10 +11,17 @@ from worker.core.model import Delivery
 
 
 class ReadyQueue:
-    """Hands deliveries to lanes, at once or at their time. Lanes wait only when nothing is ready: a busy queue wakes nobody."""
+    """Hands deliveries to lanes, at once or at their time. Lanes wait only when nothing is ready: a busy queue wakes nobody.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    No endpoint holds more than `lanes_per_endpoint` lanes at once, so that one which hangs leaves lanes for the others;
+    what is over it is parked until `done` is called for one of its own.
+    """
+
+    def __init__(self, clock: Callable[[], float], lanes_per_endpoint: int) -> None:
+        self._clock, self._lanes_per_endpoint = clock, lanes_per_endpoint
+        self._under_way: Counter[int] = Counter()
+        self._parked: defaultdict[int, deque[Delivery]] = defaultdict(deque)
+        self._parked_count = 0
         self._ready: deque[Delivery] = deque()
         self._due: deque[Delivery] = deque()  # planned, and their moment has come: they go first, for it passes
         self._planned: list[tuple[float, int, Delivery]] = []
@@ -24,7 +31,7 @@ class ReadyQueue:
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._due) + len(self._ready) + len(self._planned)
+        return len(self._due) + len(self._ready) + len(self._planned) + self._parked_count
 
     def put(self, delivery: Delivery, send_at: float | None) -> None:
         """Add a delivery; `send_at` is on the monotonic clock, None for at once."""
@@ -39,21 +46,44 @@ class ReadyQueue:
             self._planned_changed.set()
 
     async def get(self) -> Delivery | None:
-        """Return the next ready delivery, waiting for one; None once the queue is closed."""
-        while not (self._due or self._ready):
-            if self._closed:
-                return None
-            event = anyio.Event()
-            self._idle_lanes.append(event)
-            try:
-                await event.wait()
-            except BaseException:
-                if event.is_set():  # cancelled with the baton in hand: pass it on
-                    self._wake_lane()
-                else:  # nobody waits here any more: a wake-up must not be spent on it
-                    self._idle_lanes.remove(event)
-                raise
-        return (self._due or self._ready).popleft()
+        """Return the next ready delivery, waiting for one; None once the queue is closed. Call `done` when it is over."""
+        while True:
+            while not (self._due or self._ready):
+                if self._closed:
+                    return None
+                await self._wait_for_one()
+            delivery = (self._due or self._ready).popleft()
+            endpoint = delivery.endpoint.id
+            if self._under_way[endpoint] < self._lanes_per_endpoint:
+                self._under_way[endpoint] += 1
+                return delivery
+            self._parked[endpoint].append(delivery)
+            self._parked_count += 1
+
+    def done(self, delivery: Delivery) -> None:
+        """Say that a lane is through with a delivery: the next one of its endpoint may go, ahead of what came later."""
+        endpoint = delivery.endpoint.id
+        self._under_way[endpoint] -= 1
+        if not self._under_way[endpoint]:
+            del self._under_way[endpoint]
+        if parked := self._parked.get(endpoint):
+            self._ready.appendleft(parked.popleft())
+            self._parked_count -= 1
+            if not parked:
+                del self._parked[endpoint]
+            self._wake_lane()
+
+    async def _wait_for_one(self) -> None:
+        event = anyio.Event()
+        self._idle_lanes.append(event)
+        try:
+            await event.wait()
+        except BaseException:
+            if event.is_set():  # cancelled with the baton in hand: pass it on
+                self._wake_lane()
+            else:  # nobody waits here any more: a wake-up must not be spent on it
+                self._idle_lanes.remove(event)
+            raise
 
     async def release_planned(self) -> None:
         """Move planned deliveries to the lanes when their moment comes; runs until the queue is closed."""
@@ -69,10 +99,13 @@ class ReadyQueue:
 
     def close(self) -> list[Delivery]:
         """Let every waiting lane end, and return what was not handed out."""
-        left = [*self._due, *self._ready, *(entry[2] for entry in self._planned)]
+        parked = (delivery for waiting in self._parked.values() for delivery in waiting)
+        left = [*self._due, *self._ready, *parked, *(entry[2] for entry in self._planned)]
         self._due.clear()
         self._ready.clear()
         self._planned.clear()
+        self._parked.clear()
+        self._parked_count = 0
         self._closed = True
         self._planned_changed.set()
         while self._idle_lanes:

@@ -1,5 +1,6 @@
 """Outcomes on their way into the store, in batches, however long the store is away."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -7,6 +8,8 @@ import anyio
 
 from worker.core.model import Exchange, Outcome
 from worker.pipeline.ports import Store, StoreError
+
+log = logging.getLogger("worker.recorder")
 
 BATCH_MAX = 1000
 GATHER_SECONDS = 0.01
@@ -58,11 +61,11 @@ class Recorder:
             await anyio.sleep(GATHER_SECONDS)
 
     async def _record(self, batch: list[Outcome]) -> None:
-        failures = 0
+        failures, bare = 0, False
         while True:
             try:
                 changed = await self._store.record(batch, self._clock())
-            except Exception as error:  # noqa: BLE001 - no surprise of a store's may lose an outcome
+            except Exception as error:  # no surprise of a store's may lose an outcome
                 self.errors += 1
                 self.last_error = error
                 if isinstance(error, StoreError) and error.refused:
@@ -70,7 +73,11 @@ class Recorder:
                         await self._record(batch[: len(batch) // 2])
                         await self._record(batch[len(batch) // 2 :])
                         return
-                    batch = [_bare(batch[0])]
+                    if bare:  # nothing of it can be recorded: its lease will expire, and the attempt counts
+                        log.exception("the store refuses the outcome of delivery %d for good", batch[0].delivery.id)
+                        batch[0].delivery.claim.open -= 1
+                        return
+                    batch, bare = [_bare(batch[0])], True
                 await anyio.sleep(self._retry_seconds[min(failures, len(self._retry_seconds) - 1)])
                 failures += 1
             else:

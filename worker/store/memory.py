@@ -62,11 +62,13 @@ class MemoryStore(MemoryTables):
             for s in visit
             for nth, (run_at, id_) in enumerate(s.queue[: quotas[s.config.id] + 1], 1)
         )
-        taken, bytes_before = defaultdict[int, list[int]](list), 0
+        taken, rows, bytes_before = defaultdict[int, list[int]](list), 0, 0
         due_at: dict[int, float] = {}
         for nth, endpoint_id, run_at, id_ in seen:
-            if nth <= quotas[endpoint_id] and run_at <= now and bytes_before <= bytes_max:
+            room = rows < rows_max and bytes_before <= bytes_max
+            if room and nth <= quotas[endpoint_id] and run_at <= now:
                 taken[endpoint_id].append(id_)
+                rows += 1
             else:
                 due_at.setdefault(endpoint_id, run_at)
             bytes_before += len(self.deliveries[id_].event.payload)

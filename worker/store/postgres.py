@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from worker.core.escape import escape
+from worker.core.headers import check_headers
 from worker.core.model import Claim, Delivery, Endpoint, Outcome
 from worker.core.signing import SigningKey
 from worker.pipeline.ports import Claimed
@@ -22,7 +23,7 @@ class PostgresStore:
         self._worker = worker
         self._claims, self._records, self._leases, self._house = (connect(dsn) for _ in range(4))
         self._sql = statements()
-        self._endpoints: dict[int, Endpoint] = {}
+        self._endpoints: dict[int, tuple[tuple[int, list[Any]], Endpoint]] = {}
 
     async def claim(self, rows_max: int, bytes_max: int) -> Claimed:
         """See `worker.pipeline.ports.Store`."""
@@ -73,27 +74,40 @@ class PostgresStore:
             await database.close()
 
     def _endpoint(self, id_: int, settings: dict[str, Any]) -> Endpoint:
-        """Build an endpoint once a version, not once a batch. Keys expire without a new version, so they count too."""
+        """Build an endpoint when it changed, not once a batch. Keys expire without a new version, so they count too."""
         known = self._endpoints.get(id_)
-        if known is not None and known.version == settings["version"] and len(known.keys) == len(settings["keys"]):
-            return known
+        if known is not None and known[0] == (settings["version"], settings["keys"]):
+            return known[1]
         if len(self._endpoints) >= ENDPOINTS_CACHED_MAX:
             self._endpoints.clear()
-        endpoint = self._endpoints[id_] = Endpoint(
-            id_,
-            settings["version"],
-            settings["tenant"],
-            settings["url"],
-            tuple((name, str(value)) for name, value in settings["headers"].items()),
-            settings["timeout"],
-            tuple(settings["retry"]),
-            tuple(
-                SigningKey(base64.b64decode(secret))
-                for scheme, secret, sealed_with in settings["keys"]
-                if scheme == "v1" and sealed_with is None
-            ),
-        )
+        endpoint = _endpoint(id_, settings)
+        self._endpoints[id_] = (settings["version"], settings["keys"]), endpoint
         return endpoint
+
+
+def _endpoint(id_: int, settings: dict[str, Any]) -> Endpoint:
+    headers = {name: str(value) for name, value in settings["headers"].items()}
+    keys = tuple(
+        SigningKey(base64.b64decode(secret))
+        for scheme, secret, sealed_with in settings["keys"]
+        if scheme == "v1" and sealed_with is None
+    )
+    problem = None
+    try:
+        check_headers(headers)
+    except ValueError as error:  # somebody wrote it past the functions that check
+        problem = str(error)
+    return Endpoint(
+        id_,
+        settings["version"],
+        settings["tenant"],
+        settings["url"],
+        tuple(headers.items()),
+        settings["timeout"],
+        tuple(settings["retry"]),
+        keys,
+        problem,
+    )
 
 
 def _row(outcome: Outcome, now: float) -> list[Any]:
