@@ -45,6 +45,7 @@ format: install ## let ruff format and mend
 
 bench: install ## the benchmarks of this release, with their targets
 	$(CPYTHON) -m benchmarks cold-start
+	$(CPYTHON) -m benchmarks claim-growth
 	$(CPYTHON) -m benchmarks delivery
 
 ci: ## what CI runs

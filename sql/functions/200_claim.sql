@@ -30,7 +30,9 @@ begin
         order by s.endpoint_id for no key update of s skip locked
     ), kept as (
         insert into webhook.wake (endpoint_id, run_at)
-        select d.endpoint_id, d.run_at from due as d where d.endpoint_id not in (select l.endpoint_id from locked as l)
+        select d.endpoint_id, d.run_at from due as d
+        where d.endpoint_id not in (select l.endpoint_id from locked as l)
+          and exists (select from webhook.endpoint_sched as s where s.endpoint_id = d.endpoint_id)
     ), woken as (
         update webhook.endpoint_sched as s set
             head = least(s.head, l.run_at),

@@ -158,6 +158,26 @@ async def test_once_with_nothing() -> None:
     assert 1 == store.claims
 
 
+@pytest.mark.fault(35)
+async def test_quiet() -> None:
+    """When an endpoint asks for quiet, what was claimed of it with the same batch is given back, and others go on."""
+    other = replace(ENDPOINT, id=2)
+
+    async def answer(request: Request) -> Exchange:
+        return Exchange(429, retry_after="7") if request.body == b"1" else Exchange(200)
+
+    store = FakeStore([[delivery(1), delivery(2), delivery(3, endpoint=other)]])
+    await run_once(pipeline(store, FakeSender(answer), once=True, concurrency=1))
+    assert {1: ("retry", "http_status"), 2: ("released", "released"), 3: ("delivered", "ok")} == store.results
+
+
+async def test_bad_endpoint() -> None:
+    """An endpoint that may not be sent to, for a header that somebody wrote past the checks, gets nothing, and it shows."""
+    store, sender = FakeStore([[delivery(1, endpoint=replace(ENDPOINT, problem="a forbidden header"))]]), FakeSender()
+    await run_once(pipeline(store, sender, once=True))
+    assert ([], {1: ("retry", "bad_endpoint")}) == (sender.sent, store.results)
+
+
 async def test_request() -> None:
     """The request carries the exact payload, its type, the endpoint's own headers, and a signature over the database's time."""
     store, sender = FakeStore([[delivery(7, payload=b'{ "n":7}')]]), FakeSender()

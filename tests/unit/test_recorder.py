@@ -182,6 +182,23 @@ async def test_guilty_one(guilty: int) -> None:
     assert (given[guilty].decision, 0) == (store.recorded[guilty].decision, given[0].delivery.claim.open)
 
 
+async def test_refused_for_good(caplog: pytest.LogCaptureFixture) -> None:
+    """An outcome that is refused even without its words is said and let go: its lease will expire, and the others pass."""
+
+    def picky(batch: Sequence[Outcome]) -> int:
+        if any(outcome.delivery.id == 1 for outcome in batch):
+            raise RefusedError
+        return len(batch)
+
+    store, given = FakeStore(picky), outcomes(3)
+    async with recording(store) as recorder:
+        for outcome in given:
+            recorder.add(outcome)
+    assert [0, 2] == [outcome.delivery.id for outcome in store.recorded]
+    assert 0 == given[0].delivery.claim.open
+    assert "delivery 1" in caplog.text
+
+
 async def test_progress() -> None:
     """Whoever waits for room learns of it when a batch is recorded."""
     store = FakeStore()
