@@ -14,7 +14,8 @@ from worker.core.audit import worst_excess
 from worker.http.dial import GuardedBackend
 from worker.http.sender import HttpxSender
 from worker.http.transport import KeepAliveTransport
-from worker.pipeline.pipeline import Limits, Pipeline
+from worker.pipeline.limits import Limits
+from worker.pipeline.pipeline import Pipeline
 from worker.store.memory import MemoryStore
 
 RATE = 5.0

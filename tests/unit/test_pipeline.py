@@ -14,7 +14,8 @@ import trio.testing
 
 from worker.core.model import Claim, Delivery, Endpoint, Exchange, Outcome, Request
 from worker.core.signing import SigningKey
-from worker.pipeline.pipeline import Limits, Pipeline
+from worker.pipeline.limits import Limits
+from worker.pipeline.pipeline import Pipeline
 from worker.pipeline.ports import Claimed, StoreError
 
 KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
 
     import anyio
 
-    from worker.pipeline.pipeline import Limits
+    from worker.pipeline.limits import Limits
     from worker.service.serve import ServeOptions, serve
     from worker.store.database import DatabaseUnavailableError
     from worker.store.migrate import IncompatibleSchemaError

@@ -3,15 +3,15 @@
 import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 
 import anyio
 
 from worker.core.classify import decide
 from worker.core.clock import DatabaseClock
-from worker.core.model import Claim, Decision, Delivery, Exchange, Outcome, Request
+from worker.core.model import Decision, Delivery, Exchange, Outcome, Request
 from worker.core.signing import sign
+from worker.pipeline.leases import Leases
+from worker.pipeline.limits import Counts, Limits
 from worker.pipeline.ports import NotSentError, Sender, Store, StoreError
 from worker.pipeline.ready import ReadyQueue
 from worker.pipeline.recorder import Recorder
@@ -27,35 +27,6 @@ QUIET_SECONDS_MAX = 5.0
 """Long enough for what was claimed of a held or disabled endpoint to be given back; then its row decides alone."""
 
 INTERRUPTED = Exchange(outcome="interrupted", error="the worker stopped before an answer came")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much a worker takes on. Seconds and bytes; every bound is one that a benchmark or a promise needs."""
-
-    concurrency: int = 64
-    claimed_max: int = 512
-    claim_bytes_max: int = 16 * 1024 * 1024
-    poll_seconds: float = 0.03
-    drain_seconds: float = 20.0
-    record_seconds_max: float = 5.0
-    retry_store_seconds: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0)
-
-    @classmethod
-    def for_lanes(cls, concurrency: int, drain_seconds: float = 20.0) -> "Limits":
-        """Eight deliveries a lane may be in hand, sent and unrecorded ones included; at least 64 and at most 2,000."""
-        return cls(concurrency, min(max(64, 8 * concurrency), 2000), drain_seconds=drain_seconds)
-
-
-@dataclass(slots=True)
-class Counts:
-    """What this process did since it started."""
-
-    claimed: int = 0
-    delivered: int = 0
-    retried: int = 0
-    dead: int = 0
-    released: int = 0
 
 
 class Pipeline:
@@ -85,7 +56,7 @@ class Pipeline:
         self._quiet_until: dict[int, float] = {}
         """Endpoints that asked for quiet while more of theirs was claimed, on the monotonic clock."""
         self._recorder = Recorder(store, clock, limits.retry_store_seconds)
-        self._claims: list[Claim] = []
+        self._leases = Leases(store, clock)
         self._at_work = 0
         self._stop_requested = anyio.Event()
 
@@ -110,7 +81,7 @@ class Pipeline:
         """Deliver until stopped. Returns when every outcome is recorded, or cannot be: leases then expire, others take over."""
         async with anyio.create_task_group() as background:
             background.start_soon(self._recorder.run)
-            background.start_soon(self._extend_leases)
+            background.start_soon(self._leases.keep)
             async with anyio.create_task_group() as work:
                 work.start_soon(self._ready.release_planned)
                 work.start_soon(self._cut_short, work.cancel_scope)
@@ -148,9 +119,7 @@ class Pipeline:
                 continue
             self._database_clock.observe(asked, claimed.database_now, self._clock())
             if claimed.claim is not None:
-                claimed.claim.lease_expires = asked + claimed.claim.lease_seconds
-                claimed.claim.open = len(claimed.deliveries)
-                self._claims.append(claimed.claim)
+                self._leases.add(claimed.claim, asked, len(claimed.deliveries))
                 self.counts.claimed += len(claimed.deliveries)
             for delivery in claimed.deliveries:
                 if self.stopping:  # while we asked
@@ -248,6 +217,7 @@ class Pipeline:
         now = self._clock()
         decision = decide(delivery, exchange, self._database_clock.unix(now), self._chance())
         if quiet := QUIET_SECONDS_MAX if decision.disable_reason else decision.hold_seconds:
+            self._quiet_until = {endpoint: until for endpoint, until in self._quiet_until.items() if until > now}
             self._quiet_until[delivery.endpoint.id] = now + min(quiet, QUIET_SECONDS_MAX)
         if decision.disposition == "delivered":
             self.counts.delivered += 1
@@ -269,17 +239,3 @@ class Pipeline:
         await self._stop_requested.wait()
         await anyio.sleep(self._limits.drain_seconds)
         work.cancel()
-
-    async def _extend_leases(self) -> None:
-        """Keep the leases of every claim that is not yet recorded, until the very end: draining included."""
-        while True:
-            now = self._clock()
-            self._claims = [claim for claim in self._claims if claim.open]
-            self._quiet_until = {endpoint: until for endpoint, until in self._quiet_until.items() if until > now}
-            stale = [claim for claim in self._claims if claim.lease_expires - now < claim.lease_seconds * 2 / 3]
-            if stale:
-                with suppress(StoreError):  # then they run out, and nothing more of them is sent
-                    kept = await self._store.extend([claim.id for claim in stale])
-                    for claim in stale:  # one that was taken back has ended now: what is unsent of it must not be sent
-                        claim.lease_expires = now + claim.lease_seconds if claim.id in kept else now
-            await anyio.sleep(1.0)

@@ -13,7 +13,8 @@ from worker import __version__
 from worker.http.dial import GuardedBackend
 from worker.http.sender import HttpxSender
 from worker.http.transport import KeepAliveTransport
-from worker.pipeline.pipeline import Limits, Pipeline
+from worker.pipeline.limits import Limits
+from worker.pipeline.pipeline import Pipeline
 from worker.service.housekeeping import keep_house
 from worker.settings import Settings
 from worker.store.database import connect

@@ -1,0 +1,32 @@
+"""How much one worker process takes on, and what it did."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a worker takes on. Seconds and bytes; every bound is one that a benchmark or a promise needs."""
+
+    concurrency: int = 64
+    claimed_max: int = 512
+    claim_bytes_max: int = 16 * 1024 * 1024
+    poll_seconds: float = 0.03
+    drain_seconds: float = 20.0
+    record_seconds_max: float = 5.0
+    retry_store_seconds: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+    @classmethod
+    def for_lanes(cls, concurrency: int, drain_seconds: float = 20.0) -> "Limits":
+        """Eight deliveries a lane may be in hand, sent and unrecorded ones included; at least 64 and at most 2,000."""
+        return cls(concurrency, min(max(64, 8 * concurrency), 2000), drain_seconds=drain_seconds)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What this process did since it started."""
+
+    claimed: int = 0
+    delivered: int = 0
+    retried: int = 0
+    dead: int = 0
+    released: int = 0
