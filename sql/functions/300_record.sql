@@ -12,6 +12,7 @@ create or replace function webhook.record(worker text, outcomes text) returns in
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -108,6 +109,7 @@ create or replace function webhook.reap(batches_max int default 20) returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     expired bigint[];
