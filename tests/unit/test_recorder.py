@@ -125,7 +125,7 @@ async def test_unavailable() -> None:
             recorder.add(outcome)
     assert [[0, 1, 2, 3]] * (failures + 1) == store.calls
     assert given == store.recorded
-    assert (0, failures, "away") == (given[0].delivery.claim.open, recorder.errors, str(recorder.last_error))
+    assert (0, failures, None) == (given[0].delivery.claim.open, recorder.errors, recorder.error)
 
 
 @pytest.mark.fault(50)

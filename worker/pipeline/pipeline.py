@@ -45,8 +45,7 @@ class Pipeline:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.counts = Counts()
-        self.store_error: StoreError | None = None
-        """Why the last claim failed, or None since one succeeded."""
+        self._claim_error: StoreError | None = None
         self.stopping = False
         self._store, self._sender, self._limits = store, sender, limits
         self._message_id_prefix, self._user_agent = message_id_prefix, user_agent
@@ -66,6 +65,11 @@ class Pipeline:
         for delivery in self._ready.close():
             self._release(delivery)
         self._stop_requested.set()
+
+    @property
+    def store_error(self) -> Exception | None:
+        """Why the last claim or record failed, or None since each succeeded."""
+        return self._claim_error or self._recorder.error
 
     @property
     def fenced(self) -> int:
@@ -107,12 +111,12 @@ class Pipeline:
             asked = self._clock()
             try:
                 claimed = await self._store.claim(rows, self._limits.claim_bytes_max)
-                failures, self.store_error = 0, None
+                failures, self._claim_error = 0, None
                 nothing = not claimed.deliveries and not claimed.more
                 if self._once and nothing and not self.in_hand and not await self._store.has_due():
                     self.stop()
             except StoreError as error:
-                self.store_error = error
+                self._claim_error = error
                 delays = self._limits.retry_store_seconds
                 await self._wait(delays[min(failures, len(delays) - 1)])
                 failures += 1

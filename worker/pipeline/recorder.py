@@ -22,7 +22,8 @@ class Recorder:
     def __init__(self, store: Store, clock: Callable[[], float], retry_seconds: Sequence[float]) -> None:
         self.fenced = 0
         self.errors = 0
-        self.last_error: Exception | None = None
+        self.error: Exception | None = None
+        """Why the last record failed, or None since one succeeded."""
         self._store, self._clock, self._retry_seconds = store, clock, retry_seconds
         self._waiting: list[Outcome] = []
         self._recording: list[Outcome] = []
@@ -67,7 +68,7 @@ class Recorder:
                 changed = await self._store.record(batch, self._clock())
             except Exception as error:  # no surprise of a store's may lose an outcome
                 self.errors += 1
-                self.last_error = error
+                self.error = error
                 if isinstance(error, StoreError) and error.refused:
                     if len(batch) > 1:  # one of them is to blame: find it by halves
                         await self._record(batch[: len(batch) // 2])
@@ -81,6 +82,7 @@ class Recorder:
                 await anyio.sleep(self._retry_seconds[min(failures, len(self._retry_seconds) - 1)])
                 failures += 1
             else:
+                self.error = None
                 self.fenced += len(batch) - changed
                 for outcome in batch:
                     outcome.delivery.claim.open -= 1
