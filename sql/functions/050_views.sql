@@ -3,7 +3,7 @@
 create or replace view webhook.endpoints as
 select e.id, e.tenant, e.url, e.event_types, s.state, s.state_reason, s.rate, s.burst, s.max_in_flight,
        e.timeout_seconds, s.circuit, e.created_at, s.in_flight, e.retry_seconds, e.headers,
-       case when s.not_before > now() then s.not_before end as not_before
+       case when s.not_before > now() then s.not_before end as not_before, s.failing_since, s.recovering_since
 from webhook.endpoint as e join webhook.endpoint_sched as s on s.endpoint_id = e.id;
 
 create or replace view webhook.events as
@@ -18,7 +18,7 @@ select d.id, d.event_id, d.endpoint_id, e.tenant, v.event_type, d.state, d.attem
 from (
     select p.id, p.event_id, p.endpoint_id, p.event_created_at,
            case when s.state = 'enabled' and p.run_at < 'infinity' then 'pending' else 'held' end as state,
-           p.attempt as attempts, p.run_at as next_attempt_at, null::timestamptz as finished_at,
+           p.attempt as attempts, greatest(p.run_at, s.not_before) as next_attempt_at, null::timestamptz as finished_at,
            null::int as last_status, null::text as last_error, p.attempt > 0 as look
     from webhook.pending as p join webhook.endpoint_sched as s using (endpoint_id)
     union all

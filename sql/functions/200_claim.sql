@@ -2,14 +2,36 @@
 -- say of tables whose contents turn over in seconds, and a plan that flips to reading a whole table would stop a fleet.
 -- And without JIT: before Postgres 18 that setting prices the one scan that is meant (`wake`) so high that each call would be
 -- compiled, for 300 ms.
+--
+-- Every statement that changes `endpoint_sched` raises `version`, and looks a row up by (endpoint_id, version), newest first:
+-- with a snapshot held open elsewhere a busy endpoint has thousands of dead versions, and none of them is read. So rows are
+-- locked in one statement and changed in the next, whose snapshot sees what the locks found.
 
--- When rate and Retry-After next allow a send to be claimed. Sends are planned up to half a second ahead, and an
--- endpoint at its limit is visited when half of that has become plannable.
+-- The rows of an array, of which the planner is to expect hundreds: by default it expects ten, and joins them in a square.
+-- Volatile, so that it is not looked into.
+create or replace function webhook.rows_of(locked webhook.endpoint_sched[]) returns setof webhook.endpoint_sched
+language sql volatile rows 500
+begin atomic
+    select * from unnest(locked);
+end;
+
+-- The rate in force: the endpoint's own; and after its circuit has closed a growing one, 2 a second at first and twice as
+-- much every two seconds. Null: no limit.
+create or replace function webhook.rate_at(rate double precision, recovering_since timestamptz, at timestamptz)
+returns double precision
+language sql immutable parallel safe
+return case when recovering_since is null then rate
+    else least(rate, 2 * power(2::float8, least(10, extract(epoch from at - recovering_since)::float8 / 2))) end;
+
+-- When Retry-After, circuit and rate next allow a send to be claimed. Sends are planned up to half a second ahead, and an
+-- endpoint at its limit is visited when half of that has become plannable; at the next full tenth of a second, so that one
+-- claim visits many of them.
 create or replace function webhook.ready_at(
     not_before timestamptz, tat timestamptz, rate double precision, burst int
 ) returns timestamptz
 language sql stable parallel safe
-return greatest(not_before, tat + make_interval(secs => (1 - burst) / rate) - interval '0.25 s');
+return greatest(not_before, case when rate is not null and isfinite(tat) then
+    date_bin('0.1 s', tat + make_interval(secs => (1 - burst) / rate) - interval '0.15 s', timestamptz '2000-01-01') end);
 
 -- Moves what producers appended to `wake` into the schedule. Returns the number of rows drained.
 create or replace function webhook.drain_wake(rows_max int) returns int
@@ -20,33 +42,49 @@ set jit = off
 as $$
 declare
     drained int;
+    ids bigint[];
+    moments timestamptz[];
+    locked webhook.endpoint_sched[];
 begin
     with taken as (
         delete from webhook.wake as w
-        where w.ctid = any (array(select ctid from webhook.wake limit rows_max for update skip locked))
+        using (select tableoid as part, ctid as place from webhook.wake limit rows_max for update skip locked) as x
+        where w.ctid = x.place and w.tableoid = x.part
         returning w.endpoint_id, w.run_at
     ), due as (
-        select t.endpoint_id, min(t.run_at) as run_at from taken as t group by t.endpoint_id
-    ), locked as materialized (  -- whoever else has the row may have it for long: its wake-up stays, and nobody waits
-        select s.endpoint_id, d.run_at
-        from due as d join webhook.endpoint_sched as s using (endpoint_id)
-        order by s.endpoint_id for no key update of s skip locked
-    ), kept as (
-        insert into webhook.wake (endpoint_id, run_at)
-        select d.endpoint_id, d.run_at from due as d
-        where d.endpoint_id not in (select l.endpoint_id from locked as l)
-          and exists (select from webhook.endpoint_sched as s where s.endpoint_id = d.endpoint_id)
-    ), woken as (
-        update webhook.endpoint_sched as s set
-            head = least(s.head, l.run_at),
-            next_at = case
-                when s.state <> 'enabled' or s.in_flight >= s.max_in_flight then s.next_at
-                else least(s.next_at, greatest(l.run_at, webhook.ready_at(s.not_before, s.tat, s.rate, s.burst)))
-            end
-        from locked as l where s.endpoint_id = l.endpoint_id
+        select t.endpoint_id, min(t.run_at) as run_at, count(*) as n from taken as t group by t.endpoint_id
     )
-    select count(*) into drained from taken where exists (select from locked);  -- 0 if all were kept: do not spin
-    return drained;
+    select array_agg(d.endpoint_id order by d.endpoint_id), array_agg(d.run_at order by d.endpoint_id), sum(d.n)
+    into ids, moments, drained from due as d;
+    if ids is null then
+        return 0;
+    end if;
+    -- Whoever else has the row may have it for long: its wake-up stays, and nobody waits.
+    select array_agg(s.found) into locked
+    from unnest(ids) with ordinality as d (endpoint_id, n) cross join lateral (
+        select s as found from webhook.endpoint_sched as s
+        where s.endpoint_id = d.endpoint_id order by s.version desc limit 1 for no key update skip locked
+    ) as s;
+    if coalesce(cardinality(locked), 0) < cardinality(ids) then
+        insert into webhook.wake (endpoint_id, run_at)
+        select d.endpoint_id, d.run_at from unnest(ids, moments) as d (endpoint_id, run_at)
+        where d.endpoint_id not in (select l.endpoint_id from unnest(locked) as l)
+          and exists (select from webhook.endpoint as e where e.id = d.endpoint_id);
+    end if;
+    update webhook.endpoint_sched as s set
+        version = s.version + 1,
+        head = least(l.head, d.run_at),
+        next_at = d.next_at
+    from webhook.rows_of(locked) as l join (
+        select w.endpoint_id, w.run_at, case
+            when k.state <> 'enabled' or k.turn is not null or k.circuit = 'half_open' or k.in_flight >= k.max_in_flight then k.next_at
+            else least(k.next_at, greatest(w.run_at, webhook.ready_at(
+                k.not_before, k.tat, webhook.rate_at(k.rate, k.recovering_since, clock_timestamp()), k.burst)))
+        end as next_at
+        from unnest(ids, moments) as w (endpoint_id, run_at) join webhook.rows_of(locked) as k using (endpoint_id)
+    ) as d using (endpoint_id)
+    where s.endpoint_id = l.endpoint_id and s.version = l.version and (d.run_at < l.head or d.next_at <> l.next_at);
+    return case when locked is null then 0 else drained end;  -- 0 if all were kept: do not spin
 end
 $$;
 
@@ -56,12 +94,18 @@ $$;
 --    "deliveries": [[delivery id, endpoint id, attempt, attempts before the last manual retry,
 --                    planned send as seconds after "now" or null, event id, content type, payload], …]}
 --
--- The unit of scheduling is the endpoint: first the endpoints that have waited longest are locked, skipping those that
--- another worker is visiting; their rows carry the token bucket and the in-flight counter, so what the lock returns is
--- the newest value whatever the snapshot. Then, in a new snapshot, each gives a small quantum of its due deliveries.
+-- The unit of scheduling is the endpoint. Those that may be due are in the run queue (`turn`) or have a timer that has fired
+-- (`next_at`). Both are locked, skipping those that another worker is visiting; their rows carry the token bucket and the
+-- in-flight counter, so what the lock returns is the newest value whatever the snapshot. Then, in a new snapshot, each in its
+-- turn gives a small quantum of its due deliveries, and what has more due goes to the end of the queue.
+--
+-- Turns are virtual time, in rows (start-time fair queueing: Goyal, Vin, Cheng, 1996): a tenant's next turn is a quantum, divided
+-- by its weight, after its last one, or now. So tenants take turns however many endpoints they have, and idle ones save nothing up.
 -- Rate: GCRA (ITU-T I.371), each send planned at max(now, TAT - (burst - 1) / rate), at most `ahead` in the future.
+-- `avoid`: endpoints that this worker wants no more of just now.
 create or replace function webhook.claim(
-    worker text, rows_max int, bytes_max bigint, lease_min interval default '30 s', ahead interval default '0.5 s'
+    worker text, rows_max int, bytes_max bigint, lease_min interval default '30 s', ahead interval default '0.5 s',
+    avoid bigint[] default '{}'
 ) returns text
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -71,88 +115,144 @@ as $$
 #variable_conflict use_column
 declare
     wake_max constant int := 10000;
-    endpoints_max int := greatest(8, rows_max / 4);
+    fired_max constant int := 500;  -- timers that have fired are put into the queue so many at a time
+    quantum constant int := 16;  -- rows of an endpoint in a visit, at least; fewer, larger visits leave fewer dead versions
     more boolean := webhook.drain_wake(wake_max) = wake_max;
     started timestamptz := clock_timestamp();
+    floor_turn float8;
+    floor_at timestamptz;
+    virtual_now float8;  -- the turn that is being served
+    queued_max int;      -- so many of the run queue fill a claim
+    queued webhook.endpoint_sched[];
+    fired webhook.endpoint_sched[];
     new_claim bigint;
-    visit bigint[];
-    heads timestamptz[];
-    rooms int[];
-    from_tats timestamptz[];  -- max(tat, started): where each bucket stands
-    batch_lease interval;
     document text;
 begin
-    select array_agg(due.endpoint_id), array_agg(due.head), array_agg(due.room), array_agg(due.from_tat)
-    into visit, heads, rooms, from_tats
-    from (
-        select s.endpoint_id, s.head, greatest(s.tat, started) as from_tat,
-               greatest(0, least(
-                   s.max_in_flight - s.in_flight,
-                   floor(extract(epoch from started + ahead - greatest(s.tat, started))::float8 * s.rate + s.burst)
-               ))::int as room
-        from webhook.endpoint_sched as s
-        where s.next_at <= started and s.next_at < 'infinity'
-        order by s.next_at
-        limit endpoints_max
-        for no key update skip locked
-    ) as due;
-    if visit is null then
+    select f.turn, f.next_at into floor_turn, floor_at from webhook.sched_floor as f;
+    select array_agg(s.found) into fired from (
+        select s as found from webhook.endpoint_sched as s
+        where s.next_at <= started and s.next_at >= floor_at and s.next_at < 'infinity' and s.endpoint_id <> all (avoid)
+        order by s.next_at limit greatest(rows_max, fired_max) for no key update skip locked
+    ) as s;
+    select min(q.turn), count(*) filter (where q.before < rows_max) into virtual_now, queued_max from (
+        select s.turn, sum(s.expected) over (order by s.turn rows unbounded preceding) - s.expected as before
+        from (
+            select s.turn, s.expected from webhook.endpoint_sched as s where s.turn >= floor_turn order by s.turn limit rows_max
+        ) as s
+    ) as q;
+    select array_agg(s.found) into queued from (
+        select s as found from webhook.endpoint_sched as s
+        where s.turn >= floor_turn and s.endpoint_id <> all (avoid)
+        order by s.turn limit queued_max for no key update skip locked
+    ) as s;
+    if fired is null and queued is null then
         return json_build_object('claim', null, 'now', extract(epoch from started), 'more', more);
     end if;
-
+    virtual_now := coalesce(virtual_now, nullif(floor_turn, '-infinity'), 0);
     new_claim := nextval('webhook.claim_id');
-    with visited as materialized (
-        select v.endpoint_id, v.head, v.from_tat,
-               least(v.room, ceil(rows_max::float8 / cardinality(visit))::int) as quota
-        from unnest(visit, heads, rooms, from_tats) as v (endpoint_id, head, room, from_tat)
+    with share as materialized (  -- of the tenants in this claim: the last turn that each has, and how far apart its turns are
+        select t.no as tenant_no, 1 / t.weight as step, greatest(virtual_now, (
+            select s.turn from webhook.endpoint_sched as s
+            where s.tenant_no = t.no and s.turn >= virtual_now order by s.turn desc limit 1
+        )) as last_turn
+        from webhook.tenant as t
+        where t.no = any (array(select f.tenant_no from webhook.rows_of(fired || queued) as f))
+    ), placed as materialized (
+        select c.*, sum(c.expected) over (order by c.place, c.endpoint_id) - c.expected < rows_max as visited
+        from (
+            select l.*, coalesce(l.turn, h.last_turn + h.step * row_number() over (
+                       partition by l.tenant_no, l.turn is null order by l.next_at)) as place
+            from webhook.rows_of(fired || queued) as l join share as h using (tenant_no)
+        ) as c
+    ), visit as materialized (
+        select p.endpoint_id, p.version, p.tenant_no, p.place, p.head, p.in_flight, p.max_in_flight, p.not_before, p.circuit,
+               greatest(p.tat, started) as from_tat, r.rate, r.burst, p.circuit = 'open' as is_probe,
+               case when p.circuit = 'half_open' or p.not_before > started then 0 else greatest(0, least(
+                   p.max_in_flight - p.in_flight,
+                   case p.circuit when 'open' then 1 end,
+                   floor(extract(epoch from started + ahead - greatest(p.tat, started))::float8 * r.rate + r.burst)
+               ))::int end as room,
+               greatest(p.expected, ceil(rows_max::float8 / count(*) over ())::int) as quota
+        from placed as p
+        cross join lateral (
+            select webhook.rate_at(p.rate, p.recovering_since, started) as rate,
+                   case when p.recovering_since is null then p.burst else 1 end as burst
+        ) as r
+        where p.visited
     ), seen as materialized (  -- one row more than may be taken: it tells when the endpoint is due again
-        select v.endpoint_id, v.quota, p.row_at, p.run_at, p.nth,
-               sum(p.payload_bytes) over (order by p.nth, v.endpoint_id) - p.payload_bytes as bytes_before
-        from visited as v cross join lateral (
+        select v.endpoint_id, v.tenant_no, least(v.room, v.quota) as quota, p.row_at, p.run_at, p.payload_bytes, p.nth
+        from visit as v cross join lateral (
             select q.ctid as row_at, q.run_at, q.payload_bytes, row_number() over (order by q.run_at, q.id) as nth
             from webhook.pending as q
             where q.endpoint_id = v.endpoint_id and q.run_at >= v.head
             order by q.run_at, q.id
-            limit v.quota + 1
+            limit least(v.room, v.quota) + 1
         ) as p
+    ), shared as (  -- rows take turns as endpoints do: tenants first, then the endpoints of each
+        select s.*, s.nth <= s.quota and s.run_at <= started as due,
+               h.step * row_number() over (
+                   partition by s.tenant_no, s.nth <= s.quota and s.run_at <= started order by s.nth, s.endpoint_id) as row_turn
+        from seen as s join share as h using (tenant_no)
     ), judged as materialized (
-        select s.*, s.nth <= s.quota and s.run_at <= started and s.bytes_before <= bytes_max
-               and row_number() over (order by s.nth > s.quota or s.run_at > started, s.nth, s.endpoint_id) <= rows_max as taken
-        from seen as s
+        select s.endpoint_id, s.row_at, s.run_at, s.due
+               and row_number() over in_turn <= rows_max
+               and sum(s.payload_bytes) over in_turn - s.payload_bytes <= bytes_max as taken
+        from shared as s
+        window in_turn as (order by not s.due, s.row_turn, s.nth, s.endpoint_id rows unbounded preceding)
     ), moved as (
         delete from webhook.pending as p
         where p.ctid = any (array(select j.row_at from judged as j where j.taken))
         returning p.*
-    ), leased as (
+    ), leased as (  -- a probe spends nothing of its delivery's retries
         insert into webhook.inflight
             (claim_id, id, endpoint_id, run_at, event_id, event_created_at, payload_bytes, attempt, attempts_before)
         select new_claim, m.id, m.endpoint_id, m.run_at, m.event_id, m.event_created_at, m.payload_bytes,
-               m.attempt + 1, m.attempts_before
-        from moved as m
+               m.attempt + 1, m.attempts_before + v.is_probe::int
+        from moved as m join visit as v using (endpoint_id)
         returning inflight.*
-    ), counted as (  -- the rows that were moved, not the candidates
-        select v.endpoint_id, v.from_tat, m.taken, j.due_at, j.last_run_at
-        from visited as v
+    ), counted as (  -- the rows that were moved, not the candidates; and when the endpoint is due again, null: when somebody says so
+        select v.*, n.taken, n.new_tat, coalesce(j.due_at, j.last_run_at) as new_head, case
+                   when j.due_at is null or v.circuit = 'half_open' or (v.is_probe and n.taken > 0)
+                        or v.in_flight + n.taken >= v.max_in_flight then null
+                   else greatest(j.due_at, webhook.ready_at(v.not_before, coalesce(n.new_tat, v.from_tat), v.rate, v.burst))
+               end as due_at
+        from visit as v
         left join (select l.endpoint_id, count(*)::int as taken from leased as l group by l.endpoint_id) as m using (endpoint_id)
         left join (
             select w.endpoint_id, min(w.run_at) filter (where not w.taken) as due_at,
                    max(w.run_at) filter (where w.taken) as last_run_at
             from judged as w group by w.endpoint_id
         ) as j using (endpoint_id)
+        cross join lateral (
+            select coalesce(m.taken, 0) as taken,
+                   case when m.taken > 0 and v.rate is not null then v.from_tat + make_interval(secs => m.taken / v.rate) end as new_tat
+        ) as n
+    ), requeued as (  -- due now: behind whatever its tenant has in the queue
+        select c.endpoint_id, greatest(h.last_turn, (
+                   select max(p.place) from placed as p where p.tenant_no = c.tenant_no and not p.visited
+               )) + h.step * quantum * row_number() over (partition by c.tenant_no order by c.place) as turn
+        from counted as c join share as h using (tenant_no)
+        where c.due_at <= started
     ), rescheduled as (
         update webhook.endpoint_sched as s set
-            in_flight = s.in_flight + coalesce(c.taken, 0),
-            tat = case when c.taken > 0 and s.rate is not null
-                       then c.from_tat + make_interval(secs => c.taken / s.rate) else s.tat end,
-            head = coalesce(c.due_at, c.last_run_at, s.head),
-            next_at = case
-                when c.due_at is null or s.in_flight + coalesce(c.taken, 0) >= s.max_in_flight then 'infinity'
-                else greatest(started, c.due_at, webhook.ready_at(
-                    s.not_before,
-                    c.from_tat + make_interval(secs => coalesce(c.taken, 0) / s.rate), s.rate, s.burst))
-            end
-        from counted as c where s.endpoint_id = c.endpoint_id
-        returning s.endpoint_id, s.rate, s.burst, s.next_at, c.from_tat
+            version = s.version + 1,
+            in_flight = s.in_flight + c.taken,
+            tat = coalesce(c.new_tat, s.tat),
+            circuit = case when c.is_probe and c.taken > 0 then 'half_open' else s.circuit end,
+            probe_claim = case when c.is_probe and c.taken > 0 then new_claim else s.probe_claim end,
+            openings = case when s.recovering_since < started - interval '20 s' then 0 else s.openings end,
+            recovering_since = case when s.recovering_since < started - interval '20 s' then null else s.recovering_since end,
+            head = coalesce(c.new_head, s.head),
+            turn = r.turn, expected = case when r.turn is null then 1 else quantum end,
+            next_at = case when r.turn is null then coalesce(c.due_at, 'infinity') else 'infinity' end
+        from counted as c left join requeued as r using (endpoint_id)
+        where s.endpoint_id = c.endpoint_id and s.version = c.version
+        returning s.endpoint_id, c.rate, c.burst, c.from_tat
+    ), enqueued as (  -- its timer has fired, but this claim is full
+        update webhook.endpoint_sched as s set version = s.version + 1, turn = p.place, expected = 1, next_at = 'infinity'
+        from placed as p
+        where s.endpoint_id = p.endpoint_id and s.version = p.version and p.turn is null and not p.visited
+        returning s.endpoint_id
     ), planned as (
         select l.id, l.endpoint_id, l.attempt, l.attempts_before, l.event_id, l.event_created_at,
                greatest(0, extract(epoch from r.from_tat - started)::float8
@@ -176,7 +276,7 @@ begin
     )
     select json_build_object(
         'claim', new_claim, 'now', extract(epoch from started), 'lease', extract(epoch from (select length from lease)),
-        'more', more or cardinality(visit) = endpoints_max or exists (select from rescheduled as r where r.next_at <= started),
+        'more', more or exists (select from requeued) or exists (select from enqueued),
         'endpoints', (select coalesce(json_object_agg(c.id, c.settings), '{}') from config as c),
         'deliveries', coalesce(json_agg(json_build_array(
             p.id, p.endpoint_id, p.attempt, p.attempts_before, case when p.rate is not null then p.send_after end,
@@ -193,6 +293,6 @@ create or replace function webhook.has_due() returns boolean
 language sql stable
 return exists (select from webhook.wake) or exists (
     select from webhook.endpoint_sched as s
-    where s.state = 'enabled' and s.not_before <= clock_timestamp()
+    where s.state = 'enabled' and s.not_before <= clock_timestamp() and s.circuit <> 'half_open'
       and exists (select from webhook.pending as p where p.endpoint_id = s.endpoint_id and p.run_at <= clock_timestamp())
 );

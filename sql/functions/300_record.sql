@@ -1,5 +1,57 @@
--- Writes what became of claimed deliveries, in one statement a batch. Whatever the number of calls, the same outcome is
--- written once: only rows whose claim id (the fence) still matches are touched.
+-- What the outcomes of one record do to an endpoint's circuit: the same rules as worker/core/circuit.py, which explains them.
+create or replace function webhook.circuit_after(
+    s webhook.endpoint_sched, e webhook.effect, at timestamptz,
+    out circuit text, out failures int, out failure_ratio float8, out failing_since timestamptz, out openings int,
+    out probe_claim bigint, out recovering_since timestamptz, out not_before timestamptz, out disable text, out recovered boolean
+) returns record
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    kept constant float8 := 0.95;
+    failures_max_recovering constant int := 3;
+    ok int := coalesce(cardinality(e.ok_claims), 0);
+    failed int := coalesce(cardinality(e.failed_claims), 0);
+    opens boolean := false;
+    m webhook.meta;
+    weight float8;
+begin
+    select * into m from webhook.meta;
+    circuit := s.circuit;
+    failures := case when ok > 0 then 0 else s.failures + failed end;
+    weight := power(kept, ok + failed);
+    failure_ratio := s.failure_ratio * weight + case when failed > 0 then (1 - weight) * failed / (ok + failed) else 0 end;
+    failing_since := case when ok > 0 then null when failed > 0 then coalesce(s.failing_since, at) else s.failing_since end;
+    openings := s.openings;
+    probe_claim := s.probe_claim;
+    recovering_since := s.recovering_since;
+    not_before := greatest(s.not_before, e.hold_until);
+    recovered := false;
+    if s.circuit = 'half_open' and s.probe_claim = any (e.ok_claims) then
+        circuit := 'closed'; probe_claim := null; failures := 0; failure_ratio := 0;
+        recovering_since := at; recovered := true;
+    elsif s.circuit = 'half_open' and s.probe_claim = any (e.failed_claims) then
+        opens := true;
+    elsif s.circuit = 'half_open' and s.probe_claim = any (e.void_claims) then
+        circuit := 'open'; probe_claim := null;
+    elsif s.circuit = 'closed' and failed > 0 then
+        opens := failures >= case when s.recovering_since is null then m.circuit_failures else failures_max_recovering end
+                 or failure_ratio >= m.circuit_failure_ratio;
+    end if;
+    if opens then
+        circuit := 'open'; probe_claim := null; recovering_since := null; failures := 0; failure_ratio := 0;
+        openings := s.openings + 1;
+        not_before := greatest(not_before, at + (0.8 + 0.4 * random()) * least(
+            m.circuit_pause_max, m.circuit_pause_min * power(2::float8, least(s.openings, 30))));
+    end if;
+    if failed > 0 and at - failing_since >= m.disable_after then
+        disable := 'nothing but failures since ' || to_char(failing_since at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"');
+    end if;
+end
+$$;
+
+-- Writes what became of claimed deliveries. Whatever the number of calls, the same outcome is written once: only rows whose
+-- claim id (the fence) still matches are touched.
 --
 -- `outcomes` is a JSON array of arrays, one a delivery:
 --   [claim id, delivery id, disposition, outcome, status, seconds since the attempt began, duration in seconds,
@@ -18,6 +70,8 @@ as $$
 declare
     recorded timestamptz := clock_timestamp();
     claims bigint[];
+    effects webhook.effect[];
+    locked webhook.endpoint_sched[];
     changed int;
 begin
     select array_agg(distinct (o ->> 0)::bigint) into claims from json_array_elements(outcomes::json) as o;
@@ -33,11 +87,15 @@ begin
     ), ours as (
         delete from webhook.inflight as i using told as t
         where i.claim_id = t.claim_id and i.id = t.id
-        returning i.id, i.endpoint_id, i.run_at, i.event_id, i.event_created_at, i.payload_bytes, i.attempt,
+        returning i.claim_id, i.id, i.endpoint_id, i.run_at, i.event_id, i.event_created_at, i.payload_bytes, i.attempt,
                   i.attempts_before, t.disposition, t.outcome, t.status, t.age, t.duration, t.response, t.error,
                   t.hold, t.disable,
                   case t.disposition when 'retry' then recorded + make_interval(secs => t.retry_after)
-                                     when 'released' then i.run_at end as due_at
+                                     when 'released' then i.run_at end as due_at,
+                  case when t.disposition = 'delivered' then 'ok'
+                       when t.disposition = 'released' or t.disable is not null or t.outcome in (
+                           'lease_expired', 'interrupted', 'internal_error', 'no_key', 'bad_endpoint', 'event_missing') then 'void'
+                       else 'failed' end as verdict
     ), attempted as (
         insert into webhook.attempt
             (delivery_id, attempt, event_id, endpoint_id, started_at, duration_seconds, outcome, status, response, error, worker)
@@ -50,42 +108,79 @@ begin
         select o.id, recorded, o.disposition, o.endpoint_id, o.event_id, o.event_created_at, o.payload_bytes, o.attempt,
                o.status, case when o.disposition <> 'delivered' then concat_ws(': ', o.outcome, o.error) end
         from ours as o where o.disposition in ('delivered', 'dead')
-    ), requeued as (
+    ), requeued as (  -- a released probe gives back what the claim counted for it
         insert into webhook.pending (id, endpoint_id, run_at, event_id, event_created_at, payload_bytes, attempt, attempts_before)
-        select o.id, o.endpoint_id, o.due_at, o.event_id, o.event_created_at, o.payload_bytes,
-               case o.disposition when 'released' then o.attempt - 1 else o.attempt end, o.attempts_before
-        from ours as o where o.disposition in ('retry', 'released')
+        select o.id, o.endpoint_id, o.due_at, o.event_id, o.event_created_at, o.payload_bytes, a.attempt, least(o.attempts_before, a.attempt)
+        from ours as o
+        cross join lateral (select o.attempt - (o.disposition = 'released')::int as attempt) as a
+        where o.disposition in ('retry', 'released')
     ), effect as (
-        select o.endpoint_id, count(*)::int as freed, min(o.due_at) as due_at,
-               recorded + make_interval(secs => max(o.hold)) as hold_until, max(o.disable) as disable
+        select (o.endpoint_id,
+                array_agg(o.claim_id) filter (where o.verdict = 'ok'),
+                array_agg(o.claim_id) filter (where o.verdict = 'failed'),
+                array_agg(o.claim_id) filter (where o.verdict = 'void'),
+                min(o.due_at),
+                recorded + make_interval(secs => max(o.hold)),
+                max(o.disable))::webhook.effect as found, o.endpoint_id, count(*) as n
         from ours as o group by o.endpoint_id
-    ), locked as (
-        select s.endpoint_id, e.freed, e.due_at, coalesce(e.hold_until, '-infinity') as hold_until, e.disable,
-               s.state as state_before
-        from effect as e join webhook.endpoint_sched as s using (endpoint_id)
-        order by s.endpoint_id for no key update of s
+    )
+    select array_agg(e.found order by e.endpoint_id), coalesce(sum(e.n), 0) into effects, changed from effect as e;
+
+    select array_agg(s.found) into locked
+    from unnest(effects) with ordinality as e cross join lateral (
+        select s as found from webhook.endpoint_sched as s
+        where s.endpoint_id = e.endpoint_id order by s.version desc limit 1 for no key update
+    ) as s;
+
+    with decided as (
+        select l.endpoint_id, l.version, l.state as state_before, l.tat, l.rate, l.burst, e.due_at, e.hold_until,
+               l.in_flight - coalesce(cardinality(e.ok_claims), 0) - coalesce(cardinality(e.failed_claims), 0)
+                   - coalesce(cardinality(e.void_claims), 0) as in_flight,
+               coalesce(e.disable, c.disable) as disable,
+               coalesce(c.circuit, l.circuit) as circuit,
+               coalesce(c.failures, 0) as failures,
+               coalesce(c.failure_ratio, 0) as failure_ratio,
+               c.failing_since,
+               coalesce(c.openings, l.openings) as openings,
+               c.probe_claim,
+               case when c.circuit is null then l.recovering_since else c.recovering_since end as recovering_since,
+               coalesce(c.not_before, greatest(l.not_before, e.hold_until)) as not_before,
+               c.circuit = 'open' and l.circuit <> 'open' as opened,
+               coalesce(c.recovered, false) as recovered
+        from unnest(effects) as e join webhook.rows_of(locked) as l using (endpoint_id)
+        left join lateral (  -- nearly always there is nothing to decide
+            select c.* from webhook.circuit_after(l, e, recorded) as c
+            where l.circuit <> 'closed' or l.failing_since is not null or l.failure_ratio > 0.01 or cardinality(e.failed_claims) > 0
+        ) as c on true
     ), updated as (
         update webhook.endpoint_sched as s set
-            in_flight = s.in_flight - l.freed,
-            not_before = greatest(s.not_before, l.hold_until),
-            head = least(s.head, l.due_at),
-            state = case when l.disable is not null then 'disabled' else s.state end,
-            state_reason = coalesce(l.disable, s.state_reason),
+            version = s.version + 1,
+            in_flight = d.in_flight,
+            not_before = d.not_before,
+            head = least(s.head, d.due_at),
+            state = case when d.disable is not null then 'disabled' else s.state end,
+            state_reason = coalesce(d.disable, s.state_reason),
+            circuit = d.circuit, failures = d.failures, failure_ratio = d.failure_ratio, failing_since = d.failing_since,
+            openings = d.openings, probe_claim = d.probe_claim, recovering_since = d.recovering_since,
+            turn = case when d.disable is null and not coalesce(d.opened, false) then s.turn end,
             next_at = case
-                when l.disable is not null or s.state <> 'enabled' or s.in_flight - l.freed >= s.max_in_flight then 'infinity'
-                when s.in_flight >= s.max_in_flight then  -- it was full: due at once
-                    greatest(recorded, webhook.ready_at(greatest(s.not_before, l.hold_until), s.tat, s.rate, s.burst))
-                when l.due_at is null then greatest(s.next_at, l.hold_until)
-                else greatest(l.hold_until, least(s.next_at, greatest(
-                    l.due_at, webhook.ready_at(s.not_before, s.tat, s.rate, s.burst))))
+                when d.disable is not null or s.state <> 'enabled' or d.circuit = 'half_open' then 'infinity'
+                when d.circuit = 'open' then d.not_before  -- the probe
+                when s.turn is not null then s.next_at
+                when d.in_flight >= s.max_in_flight then 'infinity'
+                when s.in_flight >= s.max_in_flight or d.recovered then  -- it was full, or resting: due at once
+                    greatest(recorded, r.ready_at)
+                when d.due_at is null then greatest(s.next_at, d.hold_until)
+                else greatest(d.hold_until, least(s.next_at, greatest(d.due_at, r.ready_at)))
             end
-        from locked as l where s.endpoint_id = l.endpoint_id
-    ), audited as (
-        insert into webhook.audit (actor, action, endpoint_id, reason)
-        select record.worker, 'endpoint.disable', l.endpoint_id, l.disable
-        from locked as l where l.disable is not null and l.state_before <> 'disabled'
+        from decided as d cross join lateral (
+            select webhook.ready_at(d.not_before, d.tat, webhook.rate_at(d.rate, d.recovering_since, recorded), d.burst) as ready_at
+        ) as r
+        where s.endpoint_id = d.endpoint_id and s.version = d.version
     )
-    select count(*) into changed from ours;
+    insert into webhook.audit (actor, action, endpoint_id, reason)
+    select record.worker, 'endpoint.disable', d.endpoint_id, d.disable
+    from decided as d where d.disable is not null and d.state_before <> 'disabled';
 
     delete from webhook.claim_batch as b
     where b.claim_id = any (claims) and not exists (select from webhook.inflight as i where i.claim_id = b.claim_id);

@@ -16,7 +16,9 @@ declare
 begin
     insert into webhook.endpoint (tenant, url) values (create_endpoint.tenant, create_endpoint.url)
     returning endpoint.id into create_endpoint.id;
-    insert into webhook.endpoint_sched (endpoint_id) values (create_endpoint.id);
+    insert into webhook.tenant (tenant) values (create_endpoint.tenant) on conflict do nothing;
+    insert into webhook.endpoint_sched (endpoint_id, tenant_no)
+    select create_endpoint.id, t.no from webhook.tenant as t where t.tenant = create_endpoint.tenant;
     perform webhook.change_endpoint(create_endpoint.id, settings);
     insert into webhook.subscription (tenant, pattern, endpoint_id)
     select e.tenant, p.pattern, e.id
@@ -92,6 +94,7 @@ begin
         version = e.version + 1
     where e.id = change_endpoint.endpoint_id;
     update webhook.endpoint_sched as s set
+        version = s.version + 1,
         rate = case when changes ? 'rate' then (changes ->> 'rate')::float8 else s.rate end,
         burst = coalesce((changes ->> 'burst')::int, s.burst),
         max_in_flight = coalesce((changes ->> 'max_in_flight')::int, s.max_in_flight),
@@ -100,7 +103,8 @@ begin
                        when s.rate is not null and (changes ->> 'rate')::float8 between 1e-5 and 1e6
                        then (s.tat - clock_timestamp()) * (s.rate / (changes ->> 'rate')::float8) else '0' end
               end,
-        next_at = case when s.state = 'enabled' then greatest(clock_timestamp(), s.not_before) else s.next_at end  -- the new limits decide
+        next_at = case when s.state = 'enabled' and s.turn is null and s.circuit <> 'half_open'
+                       then greatest(clock_timestamp(), s.not_before) else s.next_at end  -- the new limits decide
     where s.endpoint_id = change_endpoint.endpoint_id;
 end
 $$;
@@ -137,7 +141,7 @@ declare
     found_state text;
 begin
     select s.state into found_state from webhook.endpoint_sched as s
-    where s.endpoint_id = lock_endpoint.endpoint_id for no key update;
+    where s.endpoint_id = lock_endpoint.endpoint_id order by s.version desc limit 1 for no key update;
     if not found then
         raise exception 'webhook: there is no endpoint %', endpoint_id using errcode = 'no_data_found';
     end if;
@@ -145,6 +149,7 @@ begin
 end
 $$;
 
+-- `action` 'endpoint.enable' also closes the circuit: somebody has looked. What failed before then comes back at a growing rate.
 create or replace function webhook.set_endpoint_state(
     endpoint_id bigint, state text, actor text, reason text, action text
 ) returns void
@@ -152,15 +157,32 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+    before text := webhook.lock_endpoint(set_endpoint_state.endpoint_id);
+    closes boolean := action = 'endpoint.enable';
 begin
-    if webhook.lock_endpoint(set_endpoint_state.endpoint_id) = set_endpoint_state.state then
+    if before = set_endpoint_state.state and not (closes and exists (
+        select from webhook.endpoint_sched as s where s.endpoint_id = set_endpoint_state.endpoint_id and s.circuit <> 'closed'
+    )) then
         return;
     end if;
     update webhook.endpoint_sched as s set
+        version = s.version + 1,
         state = set_endpoint_state.state,
         state_reason = case set_endpoint_state.state when 'enabled' then '' else reason end,
         head = '-infinity',
-        next_at = case set_endpoint_state.state when 'enabled' then greatest(clock_timestamp(), s.not_before) else 'infinity' end
+        circuit = case when closes then 'closed' else s.circuit end,
+        probe_claim = case when closes then null else s.probe_claim end,
+        failures = case when closes then 0 else s.failures end,
+        failure_ratio = case when closes then 0 else s.failure_ratio end,
+        failing_since = case when closes then null else s.failing_since end,
+        openings = case when closes then 0 else s.openings end,
+        recovering_since = case when closes and s.failing_since is not null then clock_timestamp()
+                                when closes then null else s.recovering_since end,
+        not_before = case when closes then '-infinity' else s.not_before end,
+        turn = null,
+        next_at = case when set_endpoint_state.state = 'enabled' and (closes or s.circuit <> 'half_open')
+                       then greatest(clock_timestamp(), case when not closes then s.not_before end) else 'infinity' end
     where s.endpoint_id = set_endpoint_state.endpoint_id;
     insert into webhook.audit (actor, action, endpoint_id, reason)
     values (actor, action, set_endpoint_state.endpoint_id, reason);

@@ -47,8 +47,9 @@ begin
     from ended as e;
     update webhook.pending as p set run_at = due, attempts_before = p.attempt where p.id = retry_delivery.delivery_id;
     update webhook.endpoint_sched as s set
+        version = s.version + 1,
         head = least(s.head, due),
-        next_at = case when s.state = 'enabled' then least(s.next_at, greatest(due, s.not_before)) else s.next_at end
+        next_at = case when s.state = 'enabled' and s.turn is null and s.circuit <> 'half_open' then least(s.next_at, greatest(due, s.not_before)) else s.next_at end
     where s.endpoint_id = owner;
     insert into webhook.audit (actor, action, endpoint_id, delivery_id, reason, details)
     values (actor, 'delivery.retry', owner, delivery_id, reason, jsonb_build_object('state_before', before, 'forced', force));

@@ -40,24 +40,31 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     with slice as (
-        select s.endpoint_id from webhook.endpoint_sched as s
+        select distinct s.endpoint_id from webhook.endpoint_sched as s
         where s.endpoint_id > after_endpoint order by s.endpoint_id limit endpoints_max
     ), owed as (
         select l.endpoint_id, (
             select min(p.run_at) from webhook.pending as p where p.endpoint_id = l.endpoint_id
         ) as due_at
         from slice as l
-    ), locked as (
-        select s.endpoint_id, o.due_at
+    ), missed as materialized (
+        select s.endpoint_id, greatest(o.due_at, webhook.ready_at(
+            s.not_before, s.tat, webhook.rate_at(s.rate, s.recovering_since, clock_timestamp()), s.burst)) as visit_at, o.due_at
         from owed as o join webhook.endpoint_sched as s using (endpoint_id)
         where s.state = 'enabled' and s.in_flight < s.max_in_flight and o.due_at < 'infinity'
+          and s.turn is null and s.circuit <> 'half_open'
           and s.endpoint_id <> all (array(select w.endpoint_id from webhook.wake as w))  -- about to be woken
-          and s.next_at > greatest(o.due_at, webhook.ready_at(s.not_before, s.tat, s.rate, s.burst), clock_timestamp()) + interval '1 s'
+    ), locked as materialized (  -- the same again, under the lock
+        select s.endpoint_id, m.due_at, m.visit_at
+        from missed as m join webhook.endpoint_sched as s using (endpoint_id)
+        where s.state = 'enabled' and s.in_flight < s.max_in_flight and s.turn is null and s.circuit <> 'half_open'
+          and s.next_at > greatest(m.visit_at, s.not_before, clock_timestamp()) + interval '1 s'
         order by s.endpoint_id for no key update of s
     ), woken as (
         update webhook.endpoint_sched as s set
+            version = s.version + 1,
             head = least(s.head, l.due_at),
-            next_at = greatest(l.due_at, webhook.ready_at(s.not_before, s.tat, s.rate, s.burst))
+            next_at = greatest(l.visit_at, s.not_before)
         from locked as l where s.endpoint_id = l.endpoint_id
         returning s.endpoint_id
     )
@@ -94,6 +101,11 @@ begin
         when 'partitions' then
             done := done || jsonb_build_object('partitions', webhook.ensure_partitions());
             update webhook.maintenance as m set due_at = clock_timestamp() + interval '10 minutes' where m.task = turn.task;
+        when 'floor' then
+            update webhook.maintenance as m set due_at = clock_timestamp() + webhook.raise_floor() where m.task = turn.task;
+        when 'wake' then
+            done := done || jsonb_build_object('wake_emptied', webhook.empty_wake());
+            update webhook.maintenance as m set due_at = clock_timestamp() + interval '5 s' where m.task = turn.task;
         when 'idempotency_keys' then
             delete from webhook.idempotency_key as k where (k.tenant, k.key) in (
                 select o.tenant, o.key from webhook.idempotency_key as o

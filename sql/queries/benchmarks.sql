@@ -5,10 +5,13 @@
 with made as (
     insert into webhook.endpoint (tenant, url) select '', 'https://receiver.example/' || n from generate_series(1, $2::int) as n
     returning id
+), tenants as (
+    insert into webhook.tenant (tenant) values ('') on conflict (tenant) do update set weight = 1 returning no
 ), keyed as (
     insert into webhook.endpoint_key (endpoint_id, secret) select m.id, sha256(m.id::text::bytea) from made as m
 ), scheduled as (
-    insert into webhook.endpoint_sched (endpoint_id, max_in_flight, next_at) select m.id, 1000, now() from made as m
+    insert into webhook.endpoint_sched (endpoint_id, tenant_no, max_in_flight, next_at)
+    select m.id, t.no, 1000, now() from made as m, tenants as t
 ), stored as (
     insert into webhook.event (id, created_at, tenant, event_type, content_type, payload)
     select n, now(), '', 'load', 'application/json', repeat('x', 100) from generate_series(1, least($1::bigint, 100000)) as n

@@ -34,8 +34,12 @@ class Bench(Protocol):
     def a(self) -> ReapingStore: ...
     @property
     def b(self) -> ReapingStore: ...
-    async def add(self, **settings: Any) -> int: ...
-    async def enqueue(self, payload: str = "{}", event_type: str = "order.created", in_seconds: float = 0.0) -> int: ...
+    async def add(self, tenant: str = "", **settings: Any) -> int: ...
+    async def enqueue(
+        self, payload: str = "{}", event_type: str = "order.created", in_seconds: float = 0.0, tenant: str = ""
+    ) -> int: ...
+    async def weigh(self, tenant: str, weight: float) -> None: ...
+    async def circuit(self, endpoint: int) -> str: ...
     async def change(self, endpoint: int, **changes: Any) -> None: ...
     async def steer(self, verb: str, endpoint: int) -> None: ...
     async def retry(self, delivery: int) -> str: ...
@@ -49,11 +53,19 @@ class MemoryBench:
         self.now, self.shifted = 1_800_000_000.0, 0.0
         self.a = self.b = self.store = MemoryStore(lambda: self.now)
 
-    async def add(self, **settings: Any) -> int:
-        return self.store.add_endpoint(URL, **settings)
+    async def add(self, tenant: str = "", **settings: Any) -> int:
+        return self.store.add_endpoint(URL, tenant=tenant, **settings)
 
-    async def enqueue(self, payload: str = "{}", event_type: str = "order.created", in_seconds: float = 0.0) -> int:
-        return self.store.enqueue(event_type, payload.encode(), deliver_at=self.now + in_seconds)
+    async def enqueue(
+        self, payload: str = "{}", event_type: str = "order.created", in_seconds: float = 0.0, tenant: str = ""
+    ) -> int:
+        return self.store.enqueue(event_type, payload.encode(), tenant=tenant, deliver_at=self.now + in_seconds)
+
+    async def weigh(self, tenant: str, weight: float) -> None:
+        self.store.set_tenant(tenant, weight)
+
+    async def circuit(self, endpoint: int) -> str:
+        return self.store.circuit(endpoint)
 
     async def change(self, endpoint: int, **changes: Any) -> None:
         self.store.set_endpoint(endpoint, **changes)
@@ -79,13 +91,24 @@ class PostgresBench:
         self.a, self.b = PostgresStore(dsn, "a", connect), PostgresStore(dsn, "b", connect)
         self.database, self.shifted = connect(dsn), 0.0
 
-    async def add(self, **settings: Any) -> int:
-        sql = "select id from webhook.create_endpoint($1::text, settings => $2::text::jsonb)"
-        return int(await self.database.value(sql, URL, json.dumps(settings)))
+    async def add(self, tenant: str = "", **settings: Any) -> int:
+        sql = "select id from webhook.create_endpoint($1::text, $2::text, $3::text::jsonb)"
+        return int(await self.database.value(sql, URL, tenant, json.dumps(settings)))
 
-    async def enqueue(self, payload: str = "{}", event_type: str = "order.created", in_seconds: float = 0.0) -> int:
-        sql = "select webhook.enqueue($1::text, $2::text, deliver_at => clock_timestamp() + make_interval(secs => $3::float8))"
-        return int(await self.database.value(sql, event_type, payload, in_seconds))
+    async def enqueue(
+        self, payload: str = "{}", event_type: str = "order.created", in_seconds: float = 0.0, tenant: str = ""
+    ) -> int:
+        sql = """select webhook.enqueue($1::text, $2::text, $3::text,
+                                        deliver_at => clock_timestamp() + make_interval(secs => $4::float8))"""
+        return int(await self.database.value(sql, event_type, payload, tenant, in_seconds))
+
+    async def weigh(self, tenant: str, weight: float) -> None:
+        await self.database.value(
+            "update webhook.tenant set weight = $2::float8 where tenant = $1::text returning 1", tenant, weight
+        )
+
+    async def circuit(self, endpoint: int) -> str:
+        return str(await self.database.value("select circuit from webhook.endpoints where id = $1::bigint", endpoint))
 
     async def change(self, endpoint: int, **changes: Any) -> None:
         await self.database.value("select webhook.set_endpoint($1::bigint, $2::text::jsonb)", endpoint, json.dumps(changes))
@@ -113,7 +136,9 @@ class PostgresBench:
                 f"update webhook.pending set run_at = run_at {moved}",
                 f"update webhook.claim_batch set claimed_at = claimed_at {moved}, lease_until = lease_until {moved}",
                 f"""update webhook.endpoint_sched set tat = tat {moved}, not_before = not_before {moved},
-                           head = head {moved}, next_at = next_at {moved}""",
+                           head = head {moved}, next_at = next_at {moved}, failing_since = failing_since {moved},
+                           recovering_since = recovering_since {moved}""",
+                f"update webhook.sched_floor set next_at = next_at {moved}, seen_next_at = seen_next_at {moved}",
             ]
         )
 
@@ -158,9 +183,10 @@ async def record(
     retry: float = 0.0,
     hold: float | None = None,
     disable: str | None = None,
+    outcome: str = "http_status",
 ) -> int:
     status = {"delivered": 200, "retry": 500, "dead": 500, "released": None}[disposition]
-    decision = Decision(disposition, "ok" if status == 200 else "http_status", retry, hold, disable)
+    decision = Decision(disposition, "ok" if status == 200 else outcome, retry, hold, disable)
     return await store.record([Outcome(d, decision, 10.0, 0.25, Exchange(status)) for d in deliveries], 11.0)
 
 
@@ -568,6 +594,288 @@ async def test_retry_after_holds_while_others_end(bench: Bench) -> None:
     assert await claim(bench.b) == []
     await bench.pass_time(2.1)
     assert len(await claim(bench.b)) == 4
+
+
+@pytest.mark.fault(35)
+async def test_retry_after_is_never_cut_short_by_the_run_queue(bench: Bench) -> None:
+    """An endpoint that waits for its turn when quiet is asked for is not visited in its turn."""
+    await bench.add()
+    for _ in range(40):
+        await bench.enqueue()
+    first, *others = await claim(bench.a, 20)
+    await record(bench.a, [first], "retry", retry=60, hold=60)
+    assert await claim(bench.b) == []
+    await record(bench.a, others)
+    assert await claim(bench.b) == []
+    await bench.pass_time(60.1)
+    assert len(await claim(bench.b)) == 21
+
+
+# -- who is served next ----------------------------------------------------------------------------------------------
+
+
+async def drain(store: Store, rows: int, claims: int) -> list[str]:
+    """Claim and deliver a few times; return the tenants in the order in which they were served."""
+    served: list[str] = []
+    for _ in range(claims):
+        deliveries = await claim(store, rows)
+        await record(store, deliveries)
+        served += [delivery.endpoint.tenant for delivery in deliveries]
+    return served
+
+
+async def test_a_crowd_does_not_hide_a_small_tenant(bench: Bench) -> None:
+    """A tenant with fifty busy endpoints is ahead in the queue; one with a single endpoint is served at once."""
+    for _ in range(50):
+        await bench.add("crowd")
+    await bench.add("small")
+    for _ in range(4):
+        await bench.enqueue(tenant="crowd")
+    assert {"crowd"} == set(await drain(bench.a, 8, 3))
+    await bench.enqueue(tenant="small")
+    assert "small" in await drain(bench.b, 8, 2)
+    assert [("delivered", 1)] == (await bench.states())[-1:]
+
+
+async def test_tenants_share_equally(bench: Bench) -> None:
+    """With more work than is claimed, a tenant with one endpoint gets as much as one with twenty."""
+    for _ in range(20):
+        await bench.add("crowd")
+    await bench.add("small")
+    for _ in range(120):
+        await bench.enqueue(tenant="crowd")
+        await bench.enqueue(tenant="small")
+    served = Counter(await drain(bench.a, 16, 12))
+    assert abs(served["small"] - served["crowd"]) <= 32, served
+
+
+async def test_tenants_share_by_weight(bench: Bench) -> None:
+    """A tenant with three times the weight gets three times as much."""
+    for tenant in ("heavy", "light"):
+        await bench.add(tenant, max_in_flight=1000)
+        for _ in range(100):
+            await bench.enqueue(tenant=tenant)
+    await bench.weigh("heavy", 3.0)
+    served = Counter(await drain(bench.a, 16, 5))
+    assert 2.0 <= served["heavy"] / served["light"] <= 4.0, served
+
+
+async def test_an_endpoint_takes_turns_with_its_siblings(bench: Bench) -> None:
+    """Within a tenant nobody waits for an endpoint with a long backlog."""
+    await bench.add(event_types=["long"])
+    for _ in range(200):
+        await bench.enqueue(event_type="long")
+    assert len(await claim(bench.a, 32)) == 32
+    others = {await bench.add(event_types=["short"]) for _ in range(5)}
+    await bench.enqueue(event_type="short")
+    served = [delivery.endpoint.id for _ in range(2) for delivery in await claim(bench.a, 16)]
+    assert others <= set(served)
+
+
+async def test_nothing_is_forgotten_in_the_queue(bench: Bench) -> None:
+    """Whatever waits for its turn is served in the end, each delivery once."""
+    for n in range(30):
+        await bench.add(f"tenant {n % 4}")
+    for n in range(4):
+        for _ in range(5):
+            await bench.enqueue(tenant=f"tenant {n}")
+    seen: list[int] = []
+    while deliveries := await claim(bench.a, 7):
+        seen += [delivery.id for delivery in deliveries]
+        await record(bench.a, deliveries)
+    assert list(range(1, 151)) == sorted(seen)
+
+
+async def test_avoided_endpoints_are_left_to_others(bench: Bench) -> None:
+    """A worker that wants no more of an endpoint does not get it; another one does."""
+    avoided, wanted = await bench.add(), await bench.add()
+    await bench.enqueue()
+    assert [wanted] == [delivery.endpoint.id for delivery in (await bench.a.claim(10, 1 << 20, [avoided])).deliveries]
+    assert [avoided] == [delivery.endpoint.id for delivery in await claim(bench.b)]
+
+
+# -- circuit ---------------------------------------------------------------------------------------------------------
+
+
+async def fail(bench: Bench, times: int, outcome: str = "timeout") -> None:
+    """Let so many deliveries fail, one after the other."""
+    for _ in range(times):
+        (delivery,) = await claim(bench.a, 1)
+        await record(bench.a, [delivery], "retry", retry=3600, outcome=outcome)
+
+
+async def test_circuit_opens_after_failures_in_a_row(bench: Bench) -> None:
+    """Ten failures in a row, and nothing more is sent: what waits keeps its retries."""
+    endpoint = await bench.add()
+    for _ in range(13):
+        await bench.enqueue()
+    await fail(bench, 9)
+    assert "closed" == await bench.circuit(endpoint)
+    await fail(bench, 1)
+    assert "open" == await bench.circuit(endpoint)
+    assert await claim(bench.a) == []
+    await bench.enqueue()
+    assert await claim(bench.b) == []
+    assert not await bench.a.has_due()
+    assert [1] * 10 + [0] * 4 == [attempts for _, attempts in await bench.states()]
+
+
+async def test_circuit_opens_at_a_ratio(bench: Bench) -> None:
+    """Mostly failures open it, though a success now and then breaks the row."""
+    endpoint = await bench.add(max_in_flight=1000)
+    for _ in range(100):
+        await bench.enqueue()
+    for _ in range(8):
+        deliveries = await claim(bench.a, 9)
+        await record(bench.a, deliveries[:8], "retry", retry=3600)
+        await record(bench.a, deliveries[8:])
+        if await bench.circuit(endpoint) == "open":
+            break
+    assert "open" == await bench.circuit(endpoint)
+
+
+async def test_our_own_faults_do_not_open_it(bench: Bench) -> None:
+    """What a receiver is not to blame for does not count."""
+    endpoint = await bench.add()
+    for _ in range(20):
+        await bench.enqueue()
+    await fail(bench, 20, "interrupted")
+    assert "closed" == await bench.circuit(endpoint)
+
+
+@pytest.mark.fault(64)
+async def test_exactly_one_probe(bench: Bench) -> None:
+    """After the pause one delivery is sent to see, by one worker, and nothing else until it has ended."""
+    endpoint = await bench.add()
+    for _ in range(15):
+        await bench.enqueue()
+    await fail(bench, 10)
+    await bench.pass_time(12.1)
+    assert await bench.a.has_due()
+    (probe,) = await claim(bench.a)
+    assert "half_open" == await bench.circuit(endpoint)
+    assert (probe.attempt, probe.attempts_before) == (1, 1)
+    await bench.enqueue()
+    assert await claim(bench.a) == await claim(bench.b) == []
+    assert not await bench.a.has_due()
+    await record(bench.a, [probe])
+    assert "closed" == await bench.circuit(endpoint)
+
+
+@pytest.mark.fault(64)
+async def test_a_failed_probe_spends_no_retry(bench: Bench) -> None:
+    """A probe that fails opens the circuit for twice as long, and its delivery has as many retries as before."""
+    endpoint = await bench.add(retry_seconds=[1])
+    for _ in range(11):
+        await bench.enqueue()
+    await fail(bench, 10)
+    for pause in (10, 20, 40):
+        await bench.pass_time(pause * 0.79)
+        assert await claim(bench.b) == []
+        await bench.pass_time(pause * 0.42)
+        (probe,) = await claim(bench.b, 1)
+        assert probe.attempt - probe.attempts_before == 0
+        await record(bench.b, [probe], "retry", retry=0)
+        assert "open" == await bench.circuit(endpoint)
+
+
+@pytest.mark.parametrize("end", ["released", "interrupted", "lost"])
+@pytest.mark.fault(64)
+async def test_a_probe_without_an_answer_is_made_again(bench: Bench, end: str) -> None:
+    """A probe that was not sent, or whose worker died, says nothing: another one follows at once."""
+    await bench.add()
+    for _ in range(11):
+        await bench.enqueue()
+    await fail(bench, 10)
+    await bench.pass_time(12.1)
+    probes = await claim(bench.a)
+    if end == "released":
+        await record(bench.a, probes, "released")
+    elif end == "interrupted":
+        await record(bench.a, probes, "retry", outcome="interrupted")
+    else:
+        await bench.pass_time(31)
+        assert await bench.b.reap() == 1
+    assert len(await claim(bench.b)) == 1
+    assert await claim(bench.b) == []
+
+
+async def test_recovery_is_paced(bench: Bench) -> None:
+    """When the circuit has closed, the backlog comes at a growing rate, not as a flood."""
+    await bench.add(max_in_flight=1000)
+    for _ in range(500):
+        await bench.enqueue()
+    await fail(bench, 10)
+    await bench.pass_time(12.1)
+    await record(bench.a, await claim(bench.a))
+    sent = []
+    for _ in range(25):
+        deliveries = await claim(bench.a, 500)
+        sent.append(len(deliveries))
+        await record(bench.a, deliveries)
+        await bench.pass_time(1)
+    assert all(count <= 3 for count in sent[:2])
+    assert sum(sent[:4]) <= 12
+    assert sum(sent) == 489
+
+
+async def test_recovery_ends_at_a_relapse(bench: Bench) -> None:
+    """Three failures are enough to open the circuit again while it recovers."""
+    endpoint = await bench.add(max_in_flight=1000)
+    for _ in range(100):
+        await bench.enqueue()
+    await fail(bench, 10)
+    await bench.pass_time(12.1)
+    await record(bench.a, await claim(bench.a))
+    for _ in range(3):
+        await bench.pass_time(1)
+        await record(bench.a, await claim(bench.a, 1), "retry", retry=3600)
+    assert "open" == await bench.circuit(endpoint)
+
+
+async def test_disabled_after_days_of_failures(bench: Bench) -> None:
+    """Five days of nothing but failures disable an endpoint; what it has is held, and enabling it starts afresh, paced."""
+    endpoint = await bench.add(max_in_flight=1000)
+    for _ in range(30):
+        await bench.enqueue()
+    await fail(bench, 10)
+    await bench.pass_time(4 * 86_400)
+    await record(bench.a, await claim(bench.a, 1), "retry", retry=60)
+    assert "enabled" == await bench.endpoint_state(endpoint)
+    await bench.pass_time(86_400)
+    await record(bench.a, await claim(bench.a, 1), "retry", retry=60)
+    assert "disabled" == await bench.endpoint_state(endpoint)
+    assert {"held"} == {state for state, _ in await bench.states()}
+    await bench.steer("enable", endpoint)
+    assert "closed" == await bench.circuit(endpoint)
+    assert 1 <= len(await claim(bench.a)) <= 2
+
+
+async def test_enabling_closes_the_circuit(bench: Bench) -> None:
+    """An operator who knows that the receiver is back need not wait for the probe."""
+    endpoint = await bench.add()
+    for _ in range(11):
+        await bench.enqueue()
+    await fail(bench, 10)
+    assert await claim(bench.a) == []
+    await bench.steer("enable", endpoint)
+    assert "closed" == await bench.circuit(endpoint)
+    assert len(await claim(bench.a)) == 1
+
+
+async def test_pausing_does_not_lose_the_probe(bench: Bench) -> None:
+    """An endpoint that is paused while its probe is out goes on from the probe's answer when it is resumed."""
+    endpoint = await bench.add()
+    for _ in range(12):
+        await bench.enqueue()
+    await fail(bench, 10)
+    await bench.pass_time(12.1)
+    probe = await claim(bench.a)
+    await bench.steer("pause", endpoint)
+    await record(bench.a, probe)
+    await bench.steer("resume", endpoint)
+    assert "closed" == await bench.circuit(endpoint)
+    assert len(await claim(bench.a)) == 1
 
 
 def send_at(delivery: Delivery) -> float:

@@ -10,6 +10,8 @@ from worker.store.database import Database, connect
 from worker.store.sql import statements
 
 PENDING, ENDPOINTS, ROWS = 50_000, 5_000, 200
+FIRED_MAX = 500
+"""Timers that have fired are put into the run queue so many at a time, whatever the batch."""
 
 COUNTS = """
 select relname::text as name, coalesce(seq_tup_read, 0)::int as by_scan, coalesce(idx_tup_fetch, 0)::int as by_index
@@ -39,7 +41,7 @@ async def test_rows_touched_are_proportional_to_the_batch(dsn: str, database: Da
     assert claimed >= ROWS / 4
     for table in ("pending", "endpoint_sched", "endpoint", "endpoint_key"):
         assert 0 == read[table]["by_scan"], table
-        assert read[table]["by_index"] <= 4 * ROWS + 100, (table, read[table])
+        assert read[table]["by_index"] <= 4 * ROWS + 2 * FIRED_MAX, (table, read[table])
     payloads = [row for name, row in read.items() if name.startswith("event_")]
     assert 0 == sum(row["by_scan"] for row in payloads)
     assert claimed == sum(row["by_index"] for row in payloads)

@@ -128,7 +128,7 @@ async def test_schema_newer_and_compatible(database: Database) -> None:
 # -- states ----------------------------------------------------------------------------------------------------------
 
 FINISHED = "insert into webhook.finished values (1, now(), 'lost', 1, 1, now(), 0, 1)"
-ENDPOINT = "insert into webhook.endpoint_sched (endpoint_id, {}) values (1, {})"
+ENDPOINT = "insert into webhook.endpoint_sched (endpoint_id, tenant_no, {}) values (1, 1, {})"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The hot path over a scripted store and sender, on both backends."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -59,7 +59,7 @@ class FakeStore:
     recorded: list[Outcome] = field(default_factory=list)
     record_hangs: bool = False
 
-    async def claim(self, rows_max: int, bytes_max: int) -> Claimed:
+    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = ()) -> Claimed:  # noqa: ARG002 - the port's
         assert rows_max > 0 < bytes_max
         await anyio.lowlevel.checkpoint()
         self.claims += 1
@@ -349,7 +349,7 @@ async def test_stop_while_a_claim_hangs() -> None:
     answered, hanging = anyio.Event(), anyio.Event()
 
     class Hangs(FakeStore):
-        async def claim(self, rows_max: int, bytes_max: int) -> Claimed:
+        async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = ()) -> Claimed:  # noqa: ARG002 - the port's
             if self.claims:
                 hanging.set()
                 await anyio.sleep_forever()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from worker.core.backoff import DEFAULT_SCHEDULE, parse_schedule
+from worker.core.circuit import Circuit
 from worker.core.model import Endpoint
 from worker.core.signing import SigningKey
 from worker.pipeline.ports import StoreError
@@ -75,20 +76,42 @@ class Sched:
     tat: float = -math.inf
     not_before: float = -math.inf
     next_at: float = math.inf
+    turn: float | None = None
+    expected: int = 1
+    circuit: Circuit = field(default_factory=Circuit)
     queue: list[tuple[float, int]] = field(default_factory=list)
 
-    def ready_at(self, tat: float) -> float:
-        """When rate and Retry-After next allow a claim: when half of what may be planned ahead has become plannable."""
-        if self.rate is None:
+    def limits(self, now: float) -> tuple[float | None, int]:
+        """Rate and burst in force: while its circuit recovers, an endpoint has a growing rate and no burst."""
+        recovering = self.circuit.recovering_since is not None
+        return self.circuit.rate_at(self.rate, now), 1 if recovering else self.burst
+
+    def ready_at(self, tat: float, now: float) -> float:
+        """When quiet and rate next allow a claim: when half of what may be planned ahead has become plannable.
+
+        At the next full tenth of a second, as in 200_claim.sql.
+        """
+        rate, burst = self.limits(now)
+        if rate is None or math.isinf(tat):
             return self.not_before
-        return max(self.not_before, tat + (1 - self.burst) / self.rate - AHEAD_SECONDS / 2)
+        return max(self.not_before, math.floor((tat + (1 - burst) / rate - AHEAD_SECONDS / 2 + 0.1) * 10) / 10)
 
     def room(self, now: float) -> int:
-        """How many deliveries cap and bucket allow now."""
+        """How many deliveries circuit, cap and bucket allow now."""
+        if self.circuit.state == "half_open" or self.not_before > now:
+            return 0
         room = self.max_in_flight - self.in_flight
-        if self.rate is not None:
-            room = min(room, math.floor((now + AHEAD_SECONDS - max(self.tat, now)) * self.rate + self.burst))
+        if self.circuit.state == "open":
+            room = min(room, 1)
+        rate, burst = self.limits(now)
+        if rate is not None:
+            room = min(room, math.floor((now + AHEAD_SECONDS - max(self.tat, now)) * rate + burst))
         return max(0, room)
+
+    @property
+    def waits(self) -> bool:
+        """Whether only somebody else can make it due: it is not enabled, full, or its probe is out."""
+        return self.state != "enabled" or self.in_flight >= self.max_in_flight or self.circuit.state == "half_open"
 
 
 class MemoryTables:
@@ -103,6 +126,7 @@ class MemoryTables:
         self._endpoints: dict[int, Sched] = {}
         self._idempotency_keys: dict[tuple[str, str], int] = {}
         self._wake: list[tuple[int, float]] = []
+        self._weights: dict[str, float] = {}
 
     # -- producers ---------------------------------------------------------------------------------------------------
 
@@ -160,8 +184,12 @@ class MemoryTables:
             else:
                 setattr(sched, name, value)
         sched.config = replace(sched.config, version=sched.config.version + 1)
-        if sched.state == "enabled":
+        if sched.state == "enabled" and sched.turn is None and sched.circuit.state != "half_open":
             sched.next_at = max(now, sched.not_before)
+
+    def set_tenant(self, tenant: str, weight: float) -> None:
+        """Give a tenant its share of the workers, relative to the others' 1."""
+        self._weights[tenant] = weight
 
     def pause(self, endpoint_id: int, reason: str = "") -> None:
         """Hold an endpoint's deliveries until it is resumed."""
@@ -192,6 +220,10 @@ class MemoryTables:
         sched = self._sched(endpoint_id)
         return sched.state, sched.state_reason
 
+    def circuit(self, endpoint_id: int) -> str:
+        """The state of an endpoint's circuit."""
+        return self._sched(endpoint_id).circuit.state
+
     def _sched(self, endpoint_id: int) -> Sched:
         if endpoint_id not in self._endpoints:
             raise StoreError(f"there is no endpoint {endpoint_id}")
@@ -202,12 +234,20 @@ class MemoryTables:
             raise StoreError(f"endpoint {endpoint_id} is disabled")
 
     def _set_state(self, endpoint_id: int, state: EndpointState, reason: str, action: str) -> None:
-        sched = self._sched(endpoint_id)
-        if sched.state == state:
+        sched, closes = self._sched(endpoint_id), action == "endpoint.enable"
+        if sched.state == state and not (closes and sched.circuit.state != "closed"):
             return
         enabled = state == "enabled"
+        if closes:  # somebody has looked; what failed before then comes back at a growing rate
+            failing = sched.circuit.failing_since is not None
+            sched.circuit = Circuit(recovering_since=self._clock() if failing else None)
+            sched.not_before = -math.inf
         sched.state, sched.state_reason = state, "" if enabled else reason
-        sched.next_at = max(self._clock(), sched.not_before) if enabled else math.inf
+        sched.turn = None
+        if enabled and sched.circuit.state != "half_open":
+            sched.next_at = max(self._clock(), sched.not_before)
+        else:
+            sched.next_at = math.inf
         self.audit.append((action, endpoint_id, reason))
 
 
