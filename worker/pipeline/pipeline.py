@@ -1,5 +1,6 @@
 """The hot path, top to bottom: claim → pace → send → classify → record."""
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -25,6 +26,9 @@ LANES_KEPT_FROM_ONE = 4
 
 QUIET_SECONDS_MAX = 5.0
 """Long enough for what was claimed of a held or disabled endpoint to be given back; then its row decides alone."""
+
+BEHIND_SECONDS = 0.25
+"""How long a worker that misses planned moments claims nothing: others may keep up better, and it catches up."""
 
 INTERRUPTED = Exchange(outcome="interrupted", error="the worker stopped before an answer came")
 
@@ -57,6 +61,7 @@ class Pipeline:
         self._recorder = Recorder(store, clock, limits.retry_store_seconds)
         self._leases = Leases(store, clock)
         self._at_work = 0
+        self._behind_until = -math.inf
         self._stop_requested = anyio.Event()
 
     def stop(self) -> None:
@@ -109,6 +114,9 @@ class Pipeline:
                 await self._recorder.progress_or_timeout(self._limits.poll_seconds)
                 continue
             asked = self._clock()
+            if asked < self._behind_until:
+                await self._wait(self._behind_until - asked)
+                continue
             try:
                 claimed = await self._store.claim(rows, self._limits.claim_bytes_max)
                 failures, self._claim_error = 0, None
@@ -158,6 +166,7 @@ class Pipeline:
         if now < self._quiet_until.get(delivery.endpoint.id, now):
             raise NotSentError("its endpoint has asked for quiet since it was claimed")
         if delivery.send_at is not None and now > self._database_clock.latest(delivery.send_at) + LATE_SECONDS_MAX:
+            self._behind_until = now + BEHIND_SECONDS
             raise NotSentError("its planned moment has passed")
 
     # -- send --------------------------------------------------------------------------------------------------------

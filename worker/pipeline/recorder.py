@@ -12,8 +12,9 @@ from worker.pipeline.ports import Store, StoreError
 log = logging.getLogger("worker.recorder")
 
 BATCH_MAX = 1000
-GATHER_SECONDS = 0.01
-"""A pause between batches, so that a batch is worth its round trip."""
+GATHER_SECONDS = 0.03
+GATHER_MAX = 100
+"""Outcomes wait this long for others, or until there are so many, so that a record is worth its round trip."""
 
 
 class Recorder:
@@ -36,7 +37,8 @@ class Recorder:
     def add(self, outcome: Outcome) -> None:
         """Take an outcome; it counts as in hand until it is recorded."""
         self._waiting.append(outcome)
-        self._added.set()
+        if len(self._waiting) in (1, GATHER_MAX):
+            self._added.set()
 
     async def drained(self) -> None:
         """Wait until everything is recorded."""
@@ -54,12 +56,15 @@ class Recorder:
             while not self._waiting:
                 self._added = anyio.Event()
                 await self._added.wait()
+            if len(self._waiting) < GATHER_MAX:
+                self._added = anyio.Event()
+                with anyio.move_on_after(GATHER_SECONDS):
+                    await self._added.wait()
             self._recording, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
             await self._record(self._recording)
             self._recording = []
             self._progress.set()
             self._progress = anyio.Event()
-            await anyio.sleep(GATHER_SECONDS)
 
     async def _record(self, batch: list[Outcome]) -> None:
         failures, bare = 0, False
