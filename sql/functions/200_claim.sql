@@ -33,7 +33,8 @@ language sql stable parallel safe
 return greatest(not_before, case when rate is not null and isfinite(tat) then
     date_bin('0.1 s', tat + make_interval(secs => (1 - burst) / rate) - interval '0.15 s', timestamptz '2000-01-01') end);
 
--- Moves what producers appended to `wake` into the schedule. Returns the number of rows drained.
+-- Moves what producers appended to `wake` into the schedule. Timers are never set to the past, here and everywhere: a floor may
+-- have passed it. Returns the number of rows drained.
 create or replace function webhook.drain_wake(rows_max int) returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -78,7 +79,7 @@ begin
     from webhook.rows_of(locked) as l join (
         select w.endpoint_id, w.run_at, case
             when k.state <> 'enabled' or k.turn is not null or k.circuit = 'half_open' or k.in_flight >= k.max_in_flight then k.next_at
-            else least(k.next_at, greatest(w.run_at, webhook.ready_at(
+            else least(k.next_at, greatest(w.run_at, clock_timestamp(), webhook.ready_at(
                 k.not_before, k.tat, webhook.rate_at(k.rate, k.recovering_since, clock_timestamp()), k.burst)))
         end as next_at
         from unnest(ids, moments) as w (endpoint_id, run_at) join webhook.rows_of(locked) as k using (endpoint_id)

@@ -171,7 +171,7 @@ begin
                 when s.in_flight >= s.max_in_flight or d.recovered then  -- it was full, or resting: due at once
                     greatest(recorded, r.ready_at)
                 when d.due_at is null then greatest(s.next_at, d.hold_until)
-                else greatest(d.hold_until, least(s.next_at, greatest(d.due_at, r.ready_at)))
+                else greatest(d.hold_until, least(s.next_at, greatest(recorded, d.due_at, r.ready_at)))
             end
         from decided as d cross join lateral (
             select webhook.ready_at(d.not_before, d.tat, webhook.rate_at(d.rate, d.recovering_since, recorded), d.burst) as ready_at

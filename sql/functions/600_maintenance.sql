@@ -64,7 +64,7 @@ begin
         update webhook.endpoint_sched as s set
             version = s.version + 1,
             head = least(s.head, l.due_at),
-            next_at = greatest(l.visit_at, s.not_before)
+            next_at = greatest(l.visit_at, s.not_before, clock_timestamp())
         from locked as l where s.endpoint_id = l.endpoint_id
         returning s.endpoint_id
     )
