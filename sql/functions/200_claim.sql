@@ -1,3 +1,5 @@
+drop function if exists webhook.claim(text, int, bigint, interval, interval);
+
 -- The functions of this file and the next run with enable_seqscan = off: their batches are small whatever the statistics
 -- say of tables whose contents turn over in seconds, and a plan that flips to reading a whole table would stop a fleet.
 -- And without JIT: before Postgres 18 that setting prices the one scan that is meant (`wake`) so high that each call would be
@@ -61,7 +63,8 @@ $$;
 -- the newest value whatever the snapshot. Then, in a new snapshot, each gives a small quantum of its due deliveries.
 -- Rate: GCRA (ITU-T I.371), each send planned at max(now, TAT - (burst - 1) / rate), at most `ahead` in the future.
 create or replace function webhook.claim(
-    worker text, rows_max int, bytes_max bigint, lease_min interval default '30 s', ahead interval default '0.5 s'
+    worker text, rows_max int, bytes_max bigint, lease_min interval default '30 s', ahead interval default '0.5 s',
+    avoid bigint[] default '{}'  -- endpoints of which this worker wants no more now
 ) returns text
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -91,7 +94,7 @@ begin
                    floor(extract(epoch from started + ahead - greatest(s.tat, started))::float8 * s.rate + s.burst)
                ))::int as room
         from webhook.endpoint_sched as s
-        where s.next_at <= started and s.next_at < 'infinity'
+        where s.next_at <= started and s.next_at < 'infinity' and s.endpoint_id <> all (avoid)
         order by s.next_at
         limit endpoints_max
         for no key update skip locked

@@ -1,8 +1,8 @@
 -- What worker processes run.
 
 -- name: claim
--- A batch of due deliveries as one JSON document. See functions/200_claim.sql.
-select webhook.claim($1::text, $2::int, $3::bigint)
+-- A batch of due deliveries as one JSON document; $4: endpoints to leave out, as comma-separated ids. See functions/200_claim.sql.
+select webhook.claim($1::text, $2::int, $3::bigint, avoid => string_to_array($4::text, ',')::bigint[])
 
 -- name: record
 -- Outcomes of claimed deliveries, as one JSON document. See functions/300_record.sql.

@@ -1,6 +1,6 @@
 """The hot path over a scripted store and sender, on both backends."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -58,9 +58,11 @@ class FakeStore:
     claims: int = 0
     recorded: list[Outcome] = field(default_factory=list)
     record_hangs: bool = False
+    avoided: list[set[int]] = field(default_factory=list)
 
-    async def claim(self, rows_max: int, bytes_max: int) -> Claimed:
+    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = ()) -> Claimed:
         assert rows_max > 0 < bytes_max
+        self.avoided.append(set(avoid))
         await anyio.lowlevel.checkpoint()
         self.claims += 1
         if self.failures:
@@ -349,11 +351,11 @@ async def test_stop_while_a_claim_hangs() -> None:
     answered, hanging = anyio.Event(), anyio.Event()
 
     class Hangs(FakeStore):
-        async def claim(self, rows_max: int, bytes_max: int) -> Claimed:
+        async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = ()) -> Claimed:
             if self.claims:
                 hanging.set()
                 await anyio.sleep_forever()
-            return await super().claim(rows_max, bytes_max)
+            return await super().claim(rows_max, bytes_max, avoid)
 
     async def answer(request: Request) -> Exchange:
         await answered.wait()

@@ -9,6 +9,7 @@ import trio.testing
 from anyio.lowlevel import checkpoint
 
 from worker.core.model import Claim, Delivery, Endpoint
+from worker.pipeline.limits import Limits
 from worker.pipeline.ready import ReadyQueue
 
 ENDPOINT = Endpoint(1, 1, "", "https://example.com/", (), 15.0, (), ())
@@ -34,7 +35,7 @@ class Lanes:
     """Takes from the queue and writes down what came, and when."""
 
     def __init__(self) -> None:
-        self.queue = ReadyQueue(anyio.current_time, 100)
+        self.queue = ReadyQueue(anyio.current_time, Limits())
         self.took: list[int] = []
         self.at: list[float] = []
         self.ended = 0
@@ -146,7 +147,7 @@ async def test_close() -> None:
 
 async def test_planned_in_the_past() -> None:
     """A moment that has come is at once."""
-    queue = ReadyQueue(anyio.current_time, 100)
+    queue = ReadyQueue(anyio.current_time, Limits())
     queue.put(delivery(1), anyio.current_time() - 1)
     taken = await queue.get()
     assert taken is not None

@@ -20,9 +20,6 @@ LATE_SECONDS_MAX = 0.06
 """A planned send that is later than this is given back: its moment belongs to others by now. Promise P4 allows 0.1 s; the
 rest is for the way from our last look at the clock to the socket."""
 
-LANES_KEPT_FROM_ONE = 4
-"""A quarter of the lanes is out of any one endpoint's reach, so that one which hangs leaves some for the others."""
-
 QUIET_SECONDS_MAX = 5.0
 """Long enough for what was claimed of a held or disabled endpoint to be given back; then its row decides alone."""
 
@@ -51,7 +48,7 @@ class Pipeline:
         self._message_id_prefix, self._user_agent = message_id_prefix, user_agent
         self._once, self._clock, self._chance = once, clock, chance
         self._database_clock = DatabaseClock()
-        self._ready = ReadyQueue(clock, limits.concurrency - limits.concurrency // LANES_KEPT_FROM_ONE)
+        self._ready = ReadyQueue(clock, limits)
         self._quiet_until: dict[int, float] = {}
         """Endpoints that asked for quiet while more of theirs was claimed, on the monotonic clock."""
         self._recorder = Recorder(store, clock, limits.retry_store_seconds)
@@ -104,13 +101,15 @@ class Pipeline:
         """Keep the lanes supplied. Claims again at once while there is more, else after `poll_seconds`."""
         failures = 0
         while not self.stopping:
+            for delivery in self._ready.surplus():
+                self._release(delivery)
             rows = self._limits.claimed_max - self.in_hand
             if rows < self._limits.claimed_max // 4:
                 await self._recorder.progress_or_timeout(self._limits.poll_seconds)
                 continue
             asked = self._clock()
             try:
-                claimed = await self._store.claim(rows, self._limits.claim_bytes_max)
+                claimed = await self._store.claim(rows, self._limits.claim_bytes_max, self._ready.avoid())
                 failures, self._claim_error = 0, None
                 nothing = not claimed.deliveries and not claimed.more
                 if self._once and nothing and not self.in_hand and not await self._store.has_due():
@@ -166,13 +165,15 @@ class Pipeline:
         """Carry one delivery at a time, for as long as there are any."""
         while (delivery := await self._ready.get()) is not None:
             self._at_work += 1
+            attempted = False
             try:
-                await self._deliver(delivery)
+                attempted = await self._deliver(delivery)
             finally:
                 self._at_work -= 1
-                self._ready.done(delivery)
+                self._ready.done(delivery, attempted=attempted)
 
-    async def _deliver(self, delivery: Delivery) -> None:
+    async def _deliver(self, delivery: Delivery) -> bool:
+        """Send it, and hand its outcome on; return whether it was attempted, or given back unsent."""
         started = self._clock()
         try:
             if delivery.payload is None:
@@ -187,7 +188,7 @@ class Pipeline:
                 )
         except NotSentError:
             self._release(delivery)
-            return
+            return False
         except anyio.get_cancelled_exc_class():
             self._recorder.add(
                 Outcome(delivery, Decision("retry", "interrupted"), started, self._clock() - started, INTERRUPTED)
@@ -196,6 +197,7 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - one delivery's surprise must not reach its siblings
             exchange = Exchange(outcome="internal_error", error=f"{type(error).__name__}: {error}")
         self._classify(delivery, exchange, started)
+        return True
 
     def _request(self, delivery: Delivery, payload: bytes) -> Request:
         endpoint = delivery.endpoint

@@ -1,6 +1,6 @@
 """What the pipeline needs from the world."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -33,8 +33,11 @@ class Claimed:
 class Store(Protocol):
     """Leases, fences and the schedule. Every method may raise StoreError, and may then be called again."""
 
-    async def claim(self, rows_max: int, bytes_max: int) -> Claimed:
-        """Lease due deliveries: at most `rows_max`, about `bytes_max` of payload. `lease_expires` is for the caller to set."""
+    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = ()) -> Claimed:
+        """Lease due deliveries: at most `rows_max`, about `bytes_max` of payload, none of the endpoints `avoid`.
+
+        `lease_expires` is for the caller to set.
+        """
 
     async def record(self, outcomes: Sequence[Outcome], now: float) -> int:
         """Write outcomes, at monotonic time `now`; return how many changed something (the others were fenced off)."""

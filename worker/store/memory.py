@@ -7,7 +7,7 @@ waits. Times are the clock's Unix seconds as floats; a moment that never comes i
 import math
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -47,12 +47,13 @@ class MemoryStore(MemoryTables):
         self._batches: dict[int, _Batch] = {}
         self._claim_id = 0
 
-    async def claim(self, rows_max: int, bytes_max: int) -> Claimed:
+    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = ()) -> Claimed:
         """See the port, and 200_claim.sql."""
         await anyio.lowlevel.checkpoint()
         self._drain_wake()
         now = self._clock()
-        due = sorted((s for s in self._endpoints.values() if s.next_at <= now), key=lambda s: s.next_at)
+        wanted = (s for id_, s in self._endpoints.items() if s.next_at <= now and id_ not in avoid)
+        due = sorted(wanted, key=lambda s: s.next_at)
         endpoints_max = max(8, rows_max // 4)
         visit = due[:endpoints_max]
         quotas = {s.config.id: min(s.room(now), math.ceil(rows_max / len(visit))) for s in visit}

@@ -1,7 +1,7 @@
 """The pipeline's Store in Postgres: a batch crosses the driver as one JSON value each way."""
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from worker.core.escape import escape
@@ -25,9 +25,10 @@ class PostgresStore:
         self._sql = statements()
         self._endpoints: dict[int, tuple[tuple[int, list[Any]], Endpoint]] = {}
 
-    async def claim(self, rows_max: int, bytes_max: int) -> Claimed:
+    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = ()) -> Claimed:
         """See `worker.pipeline.ports.Store`."""
-        document = loads(await self._claims.value(self._sql["claim"], self._worker, rows_max, bytes_max))
+        avoided = ",".join(map(str, avoid))
+        document = loads(await self._claims.value(self._sql["claim"], self._worker, rows_max, bytes_max, avoided))
         if document["claim"] is None or not document["deliveries"]:
             return Claimed(document["now"], more=document["more"])
         claim = Claim(document["claim"], document["lease"], 0.0)
