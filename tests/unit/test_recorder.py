@@ -1,6 +1,6 @@
 """Outcomes reach the store, however it misbehaves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -43,7 +43,7 @@ class FakeStore:
         self.recorded += outcomes
         return changed
 
-    async def claim(self, rows_max: int, bytes_max: int) -> Claimed:
+    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = ()) -> Claimed:
         raise NotImplementedError
 
     async def extend(self, claims: Sequence[int]) -> set[int]:

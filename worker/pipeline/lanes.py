@@ -39,7 +39,8 @@ class Account:
     """Its requests that have been out for longer than SLOW_SECONDS."""
     credit: int = 0
     """Lanes it may take before its next quick answer without counting against the share."""
-    used: bool = True
+    used: bool = False
+    """Whether it had a lane since it was last looked at as one to forget."""
     line: "OrderedDict[int, Account] | None" = None
     """Where it waits for a lane; None if nothing of it is parked, or if one of its own lanes has to end first."""
 
@@ -135,7 +136,7 @@ class Lanes:
 
     def _forget_one(self) -> None:
         """Close the account that was not used for longest, nearly: each was given a second chance since it was used."""
-        for _ in range(len(self._known)):
+        for _ in range(len(self._known) + 1):
             endpoint, account = self._known.popitem(last=False)
             if not (account.used or account.lanes or account.line):
                 return
