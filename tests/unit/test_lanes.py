@@ -250,6 +250,31 @@ async def test_few_lanes(concurrency: int) -> None:
     assert [1, 2] == sorted(served + await bench.fill())
 
 
+@pytest.mark.fault(61)
+async def test_idle_lanes_are_woken_for_what_is_parked() -> None:
+    """A quick answer wakes as many idle lanes as its endpoint may have now."""
+    bench = Bench(16, slow_share=0.1)
+    taken: list[int] = []
+
+    async def lane() -> None:
+        while one := await bench.queue.get():
+            bench.out.append(one)
+            taken.append(one.id)
+            await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(6):
+            tasks.start_soon(lane)
+        await anyio.wait_all_tasks_blocked()
+        bench.put(1, 10)
+        await anyio.wait_all_tasks_blocked()
+        assert [1] == taken
+        bench.end()
+        await anyio.wait_all_tasks_blocked()
+        assert [1, 2, 3, 4] == taken  # two that the answer earned, and one of the share
+        tasks.cancel_scope.cancel()
+
+
 async def test_close_returns_all() -> None:
     """Closing returns what is parked, and what is to be given back."""
     bench = Bench(4, claimed_max=16)
