@@ -311,7 +311,7 @@ async def test_hanging_endpoints_share_the_lanes() -> None:
     hanging = [
         delivery(10 * endpoint + n, endpoint=replace(ENDPOINT, id=endpoint)) for endpoint in range(20) for n in range(10)
     ]
-    healthy = [delivery(1000 + n, endpoint=replace(ENDPOINT, id=1000 + n % 20)) for n in range(80)]
+    healthy = [delivery(1000 + n, endpoint=replace(ENDPOINT, id=1000 + n % 10)) for n in range(80)]
     store = FakeStore([hanging, healthy[:40], healthy[40:]])
     subject = pipeline(store, FakeSender(answer), concurrency=64)
     async with at_work(subject):

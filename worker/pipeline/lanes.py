@@ -39,6 +39,8 @@ class Account:
     """Its requests that have been out for longer than SLOW_SECONDS."""
     credit: int = 0
     """Lanes it may take before its next quick answer without counting against the share."""
+    may_show: bool = True
+    """Whether one lane is kept for it to show that it answers: it is unknown, or was proven until one request was slow."""
     used: bool = False
     """Whether it had a lane since it was last looked at as one to forget."""
     line: "OrderedDict[int, Account] | None" = None
@@ -53,7 +55,7 @@ class Lanes:
         self.share = max(1, int(slow_share * lanes + 1e-9))
         self.slow_max = max(1, self.share - max(1, self.share // KEPT_FROM_ONE))
         self.lent = 0
-        self.lending: dict[int, Account] = {}
+        self.slow: dict[int, Account] = {}
         self.notice_at = 0.0
         """Before this nothing can be overdue."""
         self._credit = max(2, lanes // AHEAD_OF_ANSWERS)
@@ -75,11 +77,12 @@ class Lanes:
             return False
         if account.credit:
             account.credit -= 1
-        elif account.standing is Standing.UNKNOWN:
-            if account.lanes or self.lent >= self.share:
+        elif account.may_show and account.lanes == account.overdue:
+            if self.lent >= self.share:
                 return False
-            self._lend(account, 1)
-        elif self.lent < self.slow_max:
+            account.may_show = False
+            self._lend(account, account.lent + 1)
+        elif account.standing is not Standing.UNKNOWN and self.lent < self.slow_max:
             self._lend(account, account.lent + 1)
         else:
             return False
@@ -98,13 +101,18 @@ class Lanes:
         if started is None or now - started >= SLOW_SECONDS:
             self._found_slow(account)
         elif attempted and not account.overdue:
-            account.standing, account.credit = Standing.PROVEN, self._credit
+            if account.standing is not Standing.PROVEN:
+                account.standing = Standing.PROVEN
+                self.slow.pop(account.endpoint, None)
+            account.credit, account.may_show = self._credit, True
             if account.lent:
                 self._lend(account, 0)
-        elif account.lent:
-            self._lend(account, account.lent - 1)
-        else:  # a proven one's, unsent
-            account.credit = min(account.credit + 1, self._credit)
+        else:  # it proves nothing, so it costs nothing
+            account.may_show = account.may_show or attempted or account.standing is Standing.UNKNOWN
+            if account.lent:
+                self._lend(account, account.lent - 1)
+            else:  # a proven one's, unsent
+                account.credit = min(account.credit + 1, self._credit)
         return account
 
     def overdue(self, now: float) -> list[Account]:
@@ -123,22 +131,22 @@ class Lanes:
         return found
 
     def _found_slow(self, account: Account) -> None:
-        account.standing, account.credit = Standing.SLOW, 0
+        if account.standing is not Standing.SLOW:
+            account.may_show = account.standing is Standing.PROVEN
+            account.standing, account.credit = Standing.SLOW, 0
+            self.slow[account.endpoint] = account
         self._lend(account, account.lanes)
 
     def _lend(self, account: Account, lanes: int) -> None:
         self.lent += lanes - account.lent
         account.lent = lanes
-        if lanes:
-            self.lending[account.endpoint] = account
-        else:
-            self.lending.pop(account.endpoint, None)
 
     def _forget_one(self) -> None:
         """Close the account that was not used for longest, nearly: each was given a second chance since it was used."""
         for _ in range(len(self._known) + 1):
             endpoint, account = self._known.popitem(last=False)
             if not (account.used or account.lanes or account.line):
+                self.slow.pop(endpoint, None)
                 return
             account.used = False
             self._known[endpoint] = account

@@ -17,6 +17,9 @@ AVOIDED_MAX = 500
 PARKED_KEPT = 8
 """Of an endpoint that was found slow so many deliveries are kept at hand; others may have the rest."""
 
+UNSEEN_KEPT = 2
+"""The same of an unknown endpoint for which there is no lane: it would get one."""
+
 
 class ReadyQueue:
     """Hands deliveries to lanes, at once or at their time. Lanes wait only when nothing is ready: a busy queue wakes nobody.
@@ -33,11 +36,11 @@ class ReadyQueue:
         self._parked: dict[int, deque[Delivery]] = {}
         self._parked_count = 0
         self._entitled: OrderedDict[int, Account] = OrderedDict()
-        self._unknown: OrderedDict[int, Account] = OrderedDict()
+        self._may_show: OrderedDict[int, Account] = OrderedDict()
         self._slow: OrderedDict[int, Account] = OrderedDict()
         self._want_more: OrderedDict[int, Account] = OrderedDict()
         self._surplus: list[Delivery] = []
-        self._resting: dict[int, float] = {}  # endpoints of which something was given back, until when, in that order
+        self._resting: dict[int, float] = {}  # endpoints of which something was given back, until when
         self._ready: deque[Delivery] = deque()
         self._due: deque[Delivery] = deque()  # planned, and their moment has come: they go first, for it passes
         self._planned: list[tuple[float, int, Delivery]] = []
@@ -104,14 +107,14 @@ class ReadyQueue:
     def avoid(self) -> list[int]:
         """Return the endpoints of which this worker wants no more for now."""
         now, known = self._clock(), self._lanes
-        while self._resting and (first := next(iter(self._resting.items())))[1] <= now:
-            del self._resting[first[0]]
+        self._resting = {endpoint: until for endpoint, until in self._resting.items() if until > now}
         avoided = dict.fromkeys(self._resting)
         for endpoint, parked in self._parked.items():
             if known.account(endpoint).standing is not Standing.PROVEN or len(parked) >= self._parked_max:
                 avoided[endpoint] = None
         if known.lent >= known.slow_max:
-            avoided |= {endpoint: None for endpoint, one in known.lending.items() if one.standing is not Standing.PROVEN}
+            hopeless = (endpoint for endpoint, account in known.slow.items() if not account.may_show)
+            avoided |= dict.fromkeys(itertools.islice(hopeless, AVOIDED_MAX))
         return list(itertools.islice(avoided, AVOIDED_MAX))
 
     def _notice(self, now: float) -> None:
@@ -128,7 +131,9 @@ class ReadyQueue:
     def _park(self, account: Account, delivery: Delivery) -> None:
         parked = self._parked.setdefault(account.endpoint, deque())
         slow, proven = account.standing is Standing.SLOW, account.standing is Standing.PROVEN
-        if (slow and len(parked) >= PARKED_KEPT) or (not proven and self._parked_count >= self._parked_max):
+        kept = PARKED_KEPT if slow else self._parked_max if account.lanes else UNSEEN_KEPT
+        room = self._parked_max // 2 if slow else self._parked_max  # what hangs leaves some for what is unknown
+        if not proven and (len(parked) >= kept or self._parked_count >= room):
             self._give_back(account, delivery, self._clock())
             if not parked:
                 del self._parked[account.endpoint]
@@ -148,8 +153,7 @@ class ReadyQueue:
 
     def _give_back(self, account: Account, delivery: Delivery, now: float) -> None:
         self._surplus.append(delivery)
-        self._resting.pop(account.endpoint, None)
-        if len(self._resting) < AVOIDED_MAX:
+        if len(self._resting) < AVOIDED_MAX or account.endpoint in self._resting:
             self._resting[account.endpoint] = now + SLOW_SECONDS
 
     def _line_up(self, account: Account) -> None:
@@ -157,15 +161,14 @@ class ReadyQueue:
         self._leave_line(account)
         if account.endpoint not in self._parked or account.lanes >= self._lanes.each_max:
             return
-        unknown = account.standing is Standing.UNKNOWN
         if account.credit:
             line = self._entitled
-        elif not account.lanes:
-            line = self._unknown if unknown else self._slow
-        elif not unknown:
-            line = self._want_more
-        else:
+        elif account.may_show and account.lanes == account.overdue:
+            line = self._may_show
+        elif account.standing is Standing.UNKNOWN:
             return
+        else:
+            line = self._want_more if account.lanes else self._slow
         line[account.endpoint] = account
         account.line = line
 
@@ -179,8 +182,8 @@ class ReadyQueue:
         lent = self._lanes.lent
         if self._entitled:
             line = self._entitled
-        elif self._unknown and lent < self._lanes.share:
-            line = self._unknown
+        elif self._may_show and lent < self._lanes.share:
+            line = self._may_show
         elif lent < self._lanes.slow_max:
             line = self._slow or self._want_more
         else:
