@@ -176,6 +176,24 @@ async def test_one_hanging_request_outweighs_quick_ones() -> None:
     assert {1: 12} == bench.held
 
 
+@pytest.mark.fault(61)
+async def test_one_slow_answer_is_forgiven() -> None:
+    """While others hang, one that was proven until a single request was slow has a lane to show itself; then no more."""
+    bench = Bench()
+    await bench.prove(100)
+    for endpoint in range(20):
+        bench.put(endpoint, 20)
+    bench.put(100)
+    await bench.fill()
+    bench.now += SLOW_SECONDS
+    await bench.fill()
+    bench.put(100)
+    assert [100] == await bench.fill()
+    bench.now += SLOW_SECONDS
+    bench.put(100)
+    assert [] == await bench.fill()
+
+
 async def test_what_was_not_sent_proves_nothing() -> None:
     """A delivery that was given back unsent says nothing of its endpoint, neither good nor bad."""
     bench = Bench(16)
