@@ -263,6 +263,17 @@ async def test_quantum(bench: Bench) -> None:
     assert {huge: 4, **dict.fromkeys(small, 1)} == taken
 
 
+async def test_avoid(bench: Bench) -> None:
+    """Endpoints that a worker wants to avoid are left out of its claim, and stay due for others and for later."""
+    first, second, third = [await bench.add() for _ in range(3)]
+    await bench.enqueue()
+    claimed = await bench.a.claim(100, 1 << 20, avoid={first, third})
+    assert [second] == [delivery.endpoint.id for delivery in claimed.deliveries]
+    claimed = await bench.a.claim(100, 1 << 20, avoid=[first, third])
+    assert ([], False) == (claimed.deliveries, claimed.more)
+    assert {first, third} == {delivery.endpoint.id for delivery in await claim(bench.b)}
+
+
 async def test_bytes_bound_a_claim(bench: Bench) -> None:
     """A claim stops at its bytes, but always gives one delivery."""
     await bench.add()

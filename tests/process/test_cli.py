@@ -210,6 +210,7 @@ def test_ok_is_0(cli: Cli) -> None:
         "deliveries list --limit 0", "deliveries retry", "deliveries retry 1 --state dead", "attempts list --after 7",
         "enqueue a --payload 1 --file -", "enqueue a --payload 1 --in 1h --at 2030-01-01T00:00:00Z",
         "enqueue a --payload 1 --at 2030-01-01T00:00:00", "enqueue a --payload 1 --in soon", "stats --format xml",
+        "run --slow-share 0", "run --slow-share 1.1", "run --slow-share nan", "run --slow-share half",
     ],
 )  # fmt: skip
 def test_usage_is_2(cli: Cli, line: str) -> None:

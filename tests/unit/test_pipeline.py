@@ -58,9 +58,11 @@ class FakeStore:
     claims: int = 0
     recorded: list[Outcome] = field(default_factory=list)
     record_hangs: bool = False
+    avoided: list[set[int]] = field(default_factory=list)
 
-    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = ()) -> Claimed:  # noqa: ARG002 - the port's
+    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = ()) -> Claimed:
         assert rows_max > 0 < bytes_max
+        self.avoided.append(set(avoid))
         await anyio.lowlevel.checkpoint()
         self.claims += 1
         if self.failures:
@@ -275,7 +277,7 @@ async def test_unknown_exception() -> None:
 
 @pytest.mark.fault(61)
 async def test_slow_sibling() -> None:
-    """A receiver that hangs takes one lane; the others go on."""
+    """A receiver that hangs takes one lane; those of others go on."""
     answered = anyio.Event()
 
     async def answer(request: Request) -> Exchange:
@@ -283,12 +285,61 @@ async def test_slow_sibling() -> None:
             await answered.wait()
         return Exchange(200)
 
-    store = FakeStore([[delivery(number) for number in range(20)]])
-    async with at_work(pipeline(store, FakeSender(answer), concurrency=2)):
+    store = FakeStore([[delivery(number, endpoint=replace(ENDPOINT, id=number)) for number in range(20)]])
+    async with at_work(pipeline(store, FakeSender(answer), concurrency=4)):
         await until(lambda: len(store.recorded) == 19)
         assert 0 not in store.results
         answered.set()
     assert ("delivered", "ok") == store.results[0]
+
+
+@virtual
+@pytest.mark.fault(61)
+async def test_hanging_endpoints_share_the_lanes() -> None:
+    """Endpoints that hang together hold no more than the share; others are delivered at once, and all ends in good order."""
+    begun = now()
+    arrived: dict[bytes, float] = {}
+
+    async def answer(request: Request) -> Exchange:
+        arrived[request.body] = now() - begun
+        if int(request.body) < 1000:
+            await anyio.sleep(15)
+            return Exchange(outcome="timeout")
+        await anyio.sleep(0.02)
+        return Exchange(200)
+
+    hanging = [
+        delivery(10 * endpoint + n, endpoint=replace(ENDPOINT, id=endpoint)) for endpoint in range(20) for n in range(10)
+    ]
+    healthy = [delivery(1000 + n, endpoint=replace(ENDPOINT, id=1000 + n % 10)) for n in range(80)]
+    store = FakeStore([hanging, healthy[:40], healthy[40:]])
+    subject = pipeline(store, FakeSender(answer), concurrency=64)
+    async with at_work(subject):
+        await anyio.sleep(2)
+        at_once = [at for body, at in arrived.items() if int(body) >= 1000]
+        assert (80, True) == (len(at_once), max(at_once) < 0.5)
+        assert 24 == len(arrived) - len(at_once)  # of 64 lanes half, but for a quarter of it: that is for unknown ones
+        assert set(range(20)) == store.avoided[-1]
+        assert 20 * (10 - 8 - 1) == subject.counts.released  # a few of each are kept for the next lane
+    assert ({"delivered", "retry", "released"}, 280) == ({one for one, _ in store.results.values()}, len(store.results))
+    assert 0 == subject.in_hand
+
+
+@virtual
+@pytest.mark.fault(61)
+async def test_a_slow_endpoint_alone_is_served() -> None:
+    """An endpoint that always answers slowly gets all that is due, on as many lanes of the share as it may have."""
+    at: list[float] = []
+
+    async def answer(_: Request) -> Exchange:
+        at.append(now())
+        await anyio.sleep(2)
+        return Exchange(200)
+
+    store = FakeStore([[delivery(number) for number in range(6)]])
+    await run_once(pipeline(store, FakeSender(answer), once=True, concurrency=16))
+    assert dict.fromkeys(range(6), ("delivered", "ok")) == store.results
+    assert [0.0, *[pytest.approx(1.0, abs=0.1)] * 5] == [one - at[0] for one in at]
 
 
 @pytest.mark.fault(40)
@@ -315,9 +366,9 @@ async def test_stop() -> None:
         await answered.wait()
         return Exchange(200)
 
-    batch = [delivery(1), delivery(2), delivery(3), delivery(4, send_at=now() + AHEAD + 15)]
-    store, sender = FakeStore([batch]), FakeSender(answer)
-    subject = pipeline(store, sender, concurrency=2)
+    batch = [delivery(number, endpoint=replace(ENDPOINT, id=number)) for number in (1, 2, 3)]
+    store, sender = FakeStore([[*batch, delivery(4, send_at=now() + AHEAD + 15)]]), FakeSender(answer)
+    subject = pipeline(store, sender, concurrency=2, slow_share=1.0)
     async with at_work(subject):
         await until(lambda: len(sender.sent) == 2)
         subject.stop()
@@ -349,11 +400,11 @@ async def test_stop_while_a_claim_hangs() -> None:
     answered, hanging = anyio.Event(), anyio.Event()
 
     class Hangs(FakeStore):
-        async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = ()) -> Claimed:  # noqa: ARG002 - the port's
+        async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = ()) -> Claimed:
             if self.claims:
                 hanging.set()
                 await anyio.sleep_forever()
-            return await super().claim(rows_max, bytes_max)
+            return await super().claim(rows_max, bytes_max, avoid)
 
     async def answer(request: Request) -> Exchange:
         await answered.wait()

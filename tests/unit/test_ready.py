@@ -9,6 +9,7 @@ import trio.testing
 from anyio.lowlevel import checkpoint
 
 from worker.core.model import Claim, Delivery, Endpoint
+from worker.pipeline.limits import Limits
 from worker.pipeline.ready import ReadyQueue
 
 ENDPOINT = Endpoint(1, 1, "", "https://example.com/", (), 15.0, (), ())
@@ -27,14 +28,15 @@ virtual = pytest.mark.parametrize("anyio_backend", ["virtual"], indirect=True)
 
 
 def delivery(number: int) -> Delivery:
-    return Delivery(CLAIM, number, ENDPOINT, 1, 0, None, number, "application/json", b"{}")
+    """One of an endpoint of its own."""
+    return Delivery(CLAIM, number, replace(ENDPOINT, id=number), 1, 0, None, number, "application/json", b"{}")
 
 
 class Lanes:
     """Takes from the queue and writes down what came, and when."""
 
     def __init__(self) -> None:
-        self.queue = ReadyQueue(anyio.current_time, 100)
+        self.queue = ReadyQueue(anyio.current_time, Limits())
         self.took: list[int] = []
         self.at: list[float] = []
         self.ended = 0
@@ -56,25 +58,6 @@ async def test_order() -> None:
     taken = [await lanes.queue.get() for _ in range(5)]
     assert list(range(5)) == [one.id for one in taken if one]
     assert 0 == len(lanes.queue)
-
-
-@pytest.mark.fault(61)
-async def test_one_endpoint_never_holds_every_lane() -> None:
-    """What is over an endpoint's share is parked, and others pass; when one of its own is done, the next may go."""
-    queue = ReadyQueue(anyio.current_time, 2)
-    other = replace(ENDPOINT, id=2)
-    for number in range(4):
-        queue.put(delivery(number), None)
-    queue.put(replace(delivery(9), endpoint=other), None)
-    taken = [await queue.get() for _ in range(3)]
-    assert [0, 1, 9] == [one.id for one in taken if one]
-    assert 2 == len(queue)
-    assert taken[0]
-    queue.done(taken[0])
-    following = await queue.get()
-    assert following
-    assert 2 == following.id
-    assert [3] == [one.id for one in queue.close()]
 
 
 async def test_waiting_lanes_are_served() -> None:
@@ -146,7 +129,7 @@ async def test_close() -> None:
 
 async def test_planned_in_the_past() -> None:
     """A moment that has come is at once."""
-    queue = ReadyQueue(anyio.current_time, 100)
+    queue = ReadyQueue(anyio.current_time, Limits())
     queue.put(delivery(1), anyio.current_time() - 1)
     taken = await queue.get()
     assert taken is not None

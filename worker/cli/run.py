@@ -11,6 +11,7 @@ from worker.settings import ConfigurationError, ExitCode, Settings, without_pass
 
 DEFAULT_CONCURRENCY = 64
 CONCURRENCY_MAX = 10_000
+DEFAULT_SLOW_SHARE = 0.5
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     from worker.store.database import DatabaseUnavailableError
     from worker.store.migrate import IncompatibleSchemaError
 
-    limits = Limits.for_lanes(arguments.concurrency, arguments.drain_timeout)
+    limits = Limits.for_lanes(arguments.concurrency, arguments.drain_timeout, arguments.slow_share)
     options = ServeOptions(settings, limits, once=arguments.once)
     uvloop = sys.implementation.name == "cpython" and sys.platform != "win32"
     try:
@@ -57,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--concurrency", type=_lanes, default=DEFAULT_CONCURRENCY, metavar="N", help="deliveries at once (default 64)"
     )
+    parser.add_argument(
+        "--slow-share", type=_share, default=DEFAULT_SLOW_SHARE, metavar="S",
+        help="how much of the lanes slow and unknown endpoints may hold together, above 0 up to 1 (default 0.5)",
+    )  # fmt: skip
     parser.add_argument("--once", action="store_true", help="end when nothing is due now; future retries stay")
     parser.add_argument(
         "--drain-timeout", type=_seconds, default=20.0, metavar="S", help="time to finish after SIGTERM (default 20s)"
@@ -73,6 +78,16 @@ def _lanes(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= CONCURRENCY_MAX):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {CONCURRENCY_MAX}")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share of the lanes: write a number above 0, up to 1, such as 0.5")
+    return share
 
 
 def _seconds(text: str) -> float:

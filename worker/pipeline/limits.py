@@ -12,13 +12,16 @@ class Limits:
     claim_bytes_max: int = 16 * 1024 * 1024
     poll_seconds: float = 0.03
     drain_seconds: float = 20.0
+    slow_share: float = 0.5
+    """How much of the lanes is for endpoints of which nobody knows that they answer quickly: in (0, 1]."""
     record_seconds_max: float = 5.0
     retry_store_seconds: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0)
 
     @classmethod
-    def for_lanes(cls, concurrency: int, drain_seconds: float = 20.0) -> "Limits":
+    def for_lanes(cls, concurrency: int, drain_seconds: float = 20.0, slow_share: float = 0.5) -> "Limits":
         """Eight deliveries a lane may be in hand, sent and unrecorded ones included; at least 64 and at most 2,000."""
-        return cls(concurrency, min(max(64, 8 * concurrency), 2000), drain_seconds=drain_seconds)
+        claimed_max = min(max(64, 8 * concurrency), 2000)
+        return cls(concurrency, claimed_max, drain_seconds=drain_seconds, slow_share=slow_share)
 
 
 @dataclass(slots=True)

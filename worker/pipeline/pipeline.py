@@ -13,16 +13,13 @@ from worker.core.model import Decision, Delivery, Exchange, Outcome, Request
 from worker.core.signing import sign
 from worker.pipeline.leases import Leases
 from worker.pipeline.limits import Counts, Limits
-from worker.pipeline.ports import NotSentError, Sender, Store, StoreError
+from worker.pipeline.ports import Claimed, NotSentError, Sender, Store, StoreError
 from worker.pipeline.ready import ReadyQueue
 from worker.pipeline.recorder import Recorder
 
 LATE_SECONDS_MAX = 0.06
 """A planned send that is later than this is given back: its moment belongs to others by now. Promise P4 allows 0.1 s; the
 rest is for the way from our last look at the clock to the socket."""
-
-LANES_KEPT_FROM_ONE = 4
-"""A quarter of the lanes is out of any one endpoint's reach, so that one which hangs leaves some for the others."""
 
 QUIET_SECONDS_MAX = 5.0
 """Long enough for what was claimed of a held or disabled endpoint to be given back; then its row decides alone."""
@@ -55,7 +52,7 @@ class Pipeline:
         self._message_id_prefix, self._user_agent = message_id_prefix, user_agent
         self._once, self._clock, self._chance = once, clock, chance
         self._database_clock = DatabaseClock()
-        self._ready = ReadyQueue(clock, limits.concurrency - limits.concurrency // LANES_KEPT_FROM_ONE)
+        self._ready = ReadyQueue(clock, limits)
         self._quiet_until: dict[int, float] = {}
         """Endpoints that asked for quiet while more of theirs was claimed, on the monotonic clock."""
         self._recorder = Recorder(store, clock, limits.retry_store_seconds)
@@ -109,6 +106,8 @@ class Pipeline:
         """Keep the lanes supplied. Claims again at once while there is more, else after `poll_seconds`."""
         failures = 0
         while not self.stopping:
+            for delivery in self._ready.surplus():
+                self._release(delivery)
             rows = self._limits.claimed_max - self.in_hand
             if rows < self._limits.claimed_max // 4:
                 await self._recorder.progress_or_timeout(self._limits.poll_seconds)
@@ -118,7 +117,7 @@ class Pipeline:
                 await self._wait(self._behind_until - asked)
                 continue
             try:
-                claimed = await self._store.claim(rows, self._limits.claim_bytes_max)
+                claimed = await self._store.claim(rows, self._limits.claim_bytes_max, self._ready.avoid())
                 failures, self._claim_error = 0, None
                 nothing = not claimed.deliveries and not claimed.more
                 if self._once and nothing and not self.in_hand and not await self._store.has_due():
@@ -129,17 +128,21 @@ class Pipeline:
                 await self._wait(delays[min(failures, len(delays) - 1)])
                 failures += 1
                 continue
-            self._database_clock.observe(asked, claimed.database_now, self._clock())
-            if claimed.claim is not None:
-                self._leases.add(claimed.claim, asked, len(claimed.deliveries))
-                self.counts.claimed += len(claimed.deliveries)
-            for delivery in claimed.deliveries:
-                if self.stopping:  # while we asked
-                    self._release(delivery)
-                else:
-                    self._pace(delivery)
+            self._accept(claimed, asked)
             if not claimed.more:
                 await self._wait(self._limits.poll_seconds)
+
+    def _accept(self, claimed: Claimed, asked: float) -> None:
+        """Take what a claim brought, asked for at monotonic time `asked`."""
+        self._database_clock.observe(asked, claimed.database_now, self._clock())
+        if claimed.claim is not None:
+            self._leases.add(claimed.claim, asked, len(claimed.deliveries))
+            self.counts.claimed += len(claimed.deliveries)
+        for delivery in claimed.deliveries:
+            if self.stopping:  # while we asked
+                self._release(delivery)
+            else:
+                self._pace(delivery)
 
     async def _wait(self, seconds: float) -> None:
         with anyio.move_on_after(seconds):
@@ -175,13 +178,15 @@ class Pipeline:
         """Carry one delivery at a time, for as long as there are any."""
         while (delivery := await self._ready.get()) is not None:
             self._at_work += 1
+            attempted = False
             try:
-                await self._deliver(delivery)
+                attempted = await self._deliver(delivery)
             finally:
                 self._at_work -= 1
-                self._ready.done(delivery)
+                self._ready.done(delivery, attempted=attempted)
 
-    async def _deliver(self, delivery: Delivery) -> None:
+    async def _deliver(self, delivery: Delivery) -> bool:
+        """Send it, and hand its outcome on; return whether it was attempted, or given back unsent."""
         started = self._clock()
         try:
             if delivery.payload is None:
@@ -196,7 +201,7 @@ class Pipeline:
                 )
         except NotSentError:
             self._release(delivery)
-            return
+            return False
         except anyio.get_cancelled_exc_class():
             self._recorder.add(
                 Outcome(delivery, Decision("retry", "interrupted"), started, self._clock() - started, INTERRUPTED)
@@ -205,6 +210,7 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - one delivery's surprise must not reach its siblings
             exchange = Exchange(outcome="internal_error", error=f"{type(error).__name__}: {error}")
         self._classify(delivery, exchange, started)
+        return True
 
     def _request(self, delivery: Delivery, payload: bytes) -> Request:
         endpoint = delivery.endpoint
