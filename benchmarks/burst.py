@@ -115,9 +115,7 @@ def _play(name: str, dsn: str, supply: Supply) -> Phase:
             bystander.start_soon(steady_stream, dsn, ["bystander"], BYSTANDER_PER_SECOND, phase.sent, stop)
             await supply(database)
             phase.supplied_at = time.monotonic()
-            with anyio.fail_after(DRAIN_SECONDS_MAX):
-                while await database.value(_UNFINISHED):
-                    await anyio.sleep(0.2)
+            await _drain(database)
             phase.drained_at = time.monotonic()
             stop.set()
         await anyio.sleep(GRACE_SECONDS)
@@ -142,9 +140,17 @@ _COUNTED = """
     with burst as (select e.id from webhook.endpoint as e where e.url like '%/burst/%')
     select (select last_value from webhook.claim_id) as claims,
            (select count(*) from webhook.event as e where e.event_type like 'burst.%') as events,
-           (select count(*) from webhook.finished as f join burst as b on b.id = f.endpoint_id where f.state = 'delivered') as delivered,
+           (select count(*) from webhook.finished as f join burst as b on b.id = f.endpoint_id
+            where f.state = 'delivered') as delivered,
            (select count(*) from webhook.attempt as a join burst as b on b.id = a.endpoint_id) as attempts
 """
+
+
+async def _drain(database: Database) -> None:
+    """Wait until nothing of the burst is left to do."""
+    with anyio.fail_after(DRAIN_SECONDS_MAX):
+        while await database.value(_UNFINISHED):  # noqa: ASYNC110 - other processes do the work
+            await anyio.sleep(0.2)
 
 
 async def _counted(database: Database) -> list[int]:
@@ -220,9 +226,9 @@ def _judge(burst: Phase, steady: Phase, commits: list[float], arrivals: list[Arr
     committing, draining = commits[1] - commits[0], max(came_in_burst, default=burst.until) - commits[1]
     memory = burst.peak_mb / steady.peak_mb
     latency = rows[0]["bystander_p99_ms"] / rows[1]["bystander_p99_ms"]
+    speed = burst.events / draining
     notes = [
-        f"all committed within {committing:.3f} s; last arrival {draining:.1f} s after the last commit: "
-        f"{burst.events / draining:.0f} deliveries a second",
+        f"all committed within {committing:.3f} s; last arrival {draining:.1f} s after that: {speed:.0f} deliveries a second",
         f"requests {came.total()}, different ones {len(came)}, recorded as delivered {delivered}, attempts {attempts}",
         f"peak memory {memory:.2f} times, bystander's p99 {latency:.2f} times",
         "claims are numbers drawn by claims that found an endpoint due, for the bystander too",

@@ -3,11 +3,15 @@
 The store's own calls, 500 rows a claim, all of them recorded as delivered, as fast as they go, from 100 hot endpoints; a
 producer enqueues on a connection of its own whenever the backlog falls below 10,000, so it never runs dry; housekeeping
 runs as in a worker. Two databases of one server, each worked on for ten minutes (`--quick`: one) in ten turns that
-alternate, so that a noisy machine is noisy for both. The holder of one of them has an open REPEATABLE READ transaction
+alternate, so that a noisy machine is noisy for both. Autovacuum looks at a database once a minute, as is Postgres's
+default, and in a shorter run as often as in one of ten minutes; before it came, dead rows cost the same on either side. The
+side without a holder may slow down too, and that must not make the other look well: so what is compared with is its last
+tenth or its median, whichever is more. The holder of one of them has an open REPEATABLE READ transaction
 that has written, so that it has a snapshot and a transaction id: no dead row of its database can be removed. Producer,
 Postgres and the store's process share the machine: the figures are for comparing with each other.
 """
 
+import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,7 +34,7 @@ ROWS = 500
 BACKLOG = 10_000
 PRODUCED = 2_500
 
-TARGET = "in the last tenth, rows a second with the transaction held are at least 0.8 of those without"
+TARGET = "in the last tenth, rows a second with the transaction held are at least 0.8 of those without (last tenth or median)"
 
 
 @dataclass
@@ -41,9 +45,11 @@ class Side:
     store: PostgresStore
     enqueued: int = 0
     claimed: int = 0
-    empty_claims: int = 0
+    dry_claims: int = 0
+    supplied: anyio.Event = field(default_factory=anyio.Event)
     per_second: list[float] = field(default_factory=list)
     dead: dict[str, int] = field(default_factory=dict)
+    vacuums: dict[str, int] = field(default_factory=dict)
 
 
 def run(*, quick: bool, scale: float) -> Report:
@@ -52,7 +58,9 @@ def run(*, quick: bool, scale: float) -> Report:
     sides: dict[str, Side] = {}
     with migrated_database() as dsn:
 
-        async def add_endpoints(database: Database) -> None:
+        async def prepare(database: Database) -> None:
+            naptime = max(1, round(60 * turn_seconds * TURNS / 600))
+            await database.script([f"alter system set autovacuum_naptime = '{naptime}s'", "select pg_reload_conf()"])
             for n in range(ENDPOINTS):
                 await database.rows(
                     "select webhook.create_endpoint($1, settings => $2::text::jsonb)",
@@ -68,10 +76,10 @@ def run(*, quick: bool, scale: float) -> Report:
                         await _turn(side, turn_seconds)
                         progress(f"{turn + 1}/{TURNS} {name}: {side.per_second[-1]:.0f} rows/s")
                 for side in sides.values():
-                    side.dead = await _dead_rows(side.dsn)
+                    await _look_at_tables(side)
                     await side.store.close()
 
-        on_database(dsn, add_endpoints)
+        on_database(dsn, prepare)
         for name in ("free", "held"):
             copy = copy_database(dsn, name)
             sides[name] = Side(copy, PostgresStore(copy, "benchmark"))
@@ -95,13 +103,12 @@ async def _turn(side: Side, seconds: float) -> None:
     async with anyio.create_task_group() as beside:
         beside.start_soon(_produce, side)
         beside.start_soon(keep_house, side.store)
-        while side.enqueued - side.claimed < BACKLOG / 2:
-            await anyio.sleep(0.01)
+        await side.supplied.wait()
         recorded, started = 0, time.monotonic()
         while (now := time.monotonic()) - started < seconds:
             claimed = await side.store.claim(ROWS, 1 << 30)
             side.claimed += len(claimed.deliveries)
-            side.empty_claims += not claimed.deliveries
+            side.dry_claims += side.enqueued - side.claimed < ROWS
             if claimed.deliveries:
                 outcomes = [Outcome(delivery, Decision("delivered", "ok"), now, 0.01) for delivery in claimed.deliveries]
                 recorded += await side.store.record(outcomes, time.monotonic())
@@ -113,8 +120,10 @@ async def _produce(side: Side) -> None:
     database = connect(side.dsn)
     try:
         while True:
-            while side.enqueued - side.claimed >= BACKLOG:
+            if side.enqueued - side.claimed >= BACKLOG:
+                side.supplied.set()
                 await anyio.sleep(0.002)
+                continue
             with anyio.CancelScope(shield=True):  # what is counted was committed
                 await database.value(
                     "select count(*) from webhook.enqueue_many("
@@ -129,17 +138,18 @@ async def _produce(side: Side) -> None:
             await database.close()
 
 
-async def _dead_rows(dsn: str) -> dict[str, int]:
-    """Return the dead rows of the hot tables, by the statistics, that lag by up to a second."""
-    database = connect(dsn)
+async def _look_at_tables(side: Side) -> None:
+    """Note dead rows of the hot tables, by the statistics (which lag by up to a second), and how often they were vacuumed."""
+    database = connect(side.dsn)
     try:
         await anyio.sleep(1.5)
-        rows = await database.rows(
-            "select regexp_replace(t.relname, '[_0-9]+$', '') as name, sum(t.n_dead_tup)::bigint as dead "
+        for row in await database.rows(
+            "select regexp_replace(t.relname, '[_0-9]+$', '') as name, "
+            "sum(t.n_dead_tup)::bigint as dead, sum(t.autovacuum_count)::bigint as vacuums "
             "from pg_stat_user_tables as t where t.schemaname = 'webhook' "
             "and t.relname ~ '^(pending|inflight|claim_batch|endpoint_sched|wake)' group by 1 order by 1"
-        )
-        return {row["name"]: row["dead"] for row in rows}
+        ):
+            side.dead[row["name"]], side.vacuums[row["name"]] = row["dead"], row["vacuums"]
     finally:
         await database.close()
 
@@ -156,9 +166,13 @@ def _judge(sides: dict[str, Side], turn_seconds: float) -> Report:
         }
         for turn in range(TURNS)
     ]
+    reference = max(free.per_second[-1], statistics.median(free.per_second))
+    share = held.per_second[-1] / reference
     notes = [
-        f"dead rows at the end, {name}: {side.dead}; claims that found nothing: {side.empty_claims}"
-        for name, side in sides.items()
+        f"share {share:.3f} of {reference:.0f} rows a second",
+        *(
+            f"{name}: dead rows at the end {side.dead}, autovacuums {side.vacuums}, claims short of supply {side.dry_claims}"
+            for name, side in sides.items()
+        ),
     ]
-    share = held.per_second[-1] / free.per_second[-1]
     return Report(TARGET, share >= SHARE_MIN, rows, notes)

@@ -33,10 +33,14 @@ TARGET = "idle: at most 50 transactions a second and 2 % of a core; from enqueue
 def run(*, quick: bool, scale: float) -> Report:
     """Watch one worker on each runtime, each on a database of its own."""
     seconds = (8.0 if quick else 20.0) * scale
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, python in interpreters().items():
         rows.append({"runtime": name, **_watch(name, python, seconds, max(1, round(EVENTS * scale)))})
         progress(str(rows[-1]))
+    return _judge(rows)
+
+
+def _judge(rows: list[dict[str, Any]]) -> Report:
     holds = all(
         row["transactions_per_second"] <= TRANSACTIONS_MAX
         and row["cpu_percent"] <= CPU_PERCENT_MAX
