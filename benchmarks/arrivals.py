@@ -42,4 +42,6 @@ def latencies(sent: Iterable[float], first: dict[float, float], waited_until: fl
 
 def percentile(values: Sequence[float], percent: float) -> float:
     """Return the value that `percent` of them do not exceed (nearest rank)."""
+    if not values:
+        raise ValueError("nothing was measured: run it longer, with a larger --scale")
     return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
