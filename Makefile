@@ -43,10 +43,12 @@ format: install ## let ruff format and mend
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-bench: install ## the benchmarks of this release, with their targets
-	$(CPYTHON) -m benchmarks cold-start
-	$(CPYTHON) -m benchmarks claim-growth
-	$(CPYTHON) -m benchmarks delivery
+BENCHMARKS := cold-start idle delivery burst fairness claim-growth rate-audit held-snapshot
+
+bench: install ## every benchmark with its target, about an hour (ARGS=--quick, ARGS='--scale 0.1'): fails if one does not hold
+	@failed=; for name in $(BENCHMARKS); do \
+	  echo "== $$name"; $(CPYTHON) -m benchmarks $$name $(ARGS) || failed="$$failed $$name"; \
+	done; test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 ci: ## what CI runs
 	.ci/run

@@ -3,11 +3,12 @@
 import argparse
 import importlib
 import json
+import math
 import sys
 
 from benchmarks.report import Report, machine, print_table
 
-NAMES = ("claim-growth", "cold-start", "delivery", "rate-audit")
+NAMES = ("burst", "claim-growth", "cold-start", "delivery", "fairness", "held-snapshot", "idle", "rate-audit")
 
 
 def main() -> int:
@@ -15,15 +16,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--quick", action="store_true", help="fewer rounds, for CI")
+    parser.add_argument("--scale", type=_factor, default=1.0, metavar="X", help="multiply the sizes by X (default 1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     module = importlib.import_module(f"benchmarks.{arguments.name.replace('-', '_')}")
-    report: Report = module.run(quick=arguments.quick)
+    report: Report = module.run(quick=arguments.quick, scale=arguments.scale)
     if arguments.json:
-        print(json.dumps({"benchmark": arguments.name, "machine": machine(), **report.as_json()}))
+        how = {"benchmark": arguments.name, "quick": arguments.quick, "scale": arguments.scale, "machine": machine()}
+        print(json.dumps({**how, **report.as_json()}))
     else:
         print_table(report)
     return 0 if report.holds else 1
+
+
+def _factor(text: str) -> float:
+    factor = float(text)
+    if not 0 < factor < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return factor
 
 
 if __name__ == "__main__":

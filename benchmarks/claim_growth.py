@@ -18,11 +18,11 @@ ROWS = 500
 ENDPOINTS_MAX = 100_000
 
 
-def run(*, quick: bool) -> Report:
+def run(*, quick: bool, scale: float) -> Report:
     """Measure rounds of claim + record at each size of backlog, each in a database of its own."""
     sizes = (10_000, 100_000, 1_000_000) if quick else (10_000, 100_000, 1_000_000, 10_000_000)
     rows = []
-    for pending in sizes:
+    for pending in (max(ROWS, round(size * scale)) for size in sizes):
         with migrated_database() as dsn:
             claims, records = _measure(dsn, pending)
         rows.append(

@@ -13,9 +13,9 @@ from worker.store.database import Database
 TARGET_SECONDS = {"CPython": 1.0}
 
 
-def run(*, quick: bool) -> Report:
+def run(*, quick: bool, scale: float) -> Report:
     """Start workers one after another, each with one webhook due, and time the connection's first bytes."""
-    rounds = 3 if quick else 10
+    rounds = max(1, round((3 if quick else 10) * scale))
     rows = []
     holds = True
     with migrated_database() as dsn, socket.create_server(("127.0.0.1", 0)) as listener:

@@ -16,9 +16,9 @@ from worker.store.database import Database
 BASELINE = Path(__file__).parent / "baseline"
 
 
-def run(*, quick: bool) -> Report:
+def run(*, quick: bool, scale: float) -> Report:
     """Deliver the same events with each contestant, in turn."""
-    events = 10_000 if quick else 40_000
+    events = max(1, round((100 if quick else 400) * scale)) * 100  # each goes to 100 endpoints
     rows = []
     with migrated_database() as dsn, receiver() as port:
 

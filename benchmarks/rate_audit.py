@@ -12,6 +12,7 @@ from collections import defaultdict
 from itertools import cycle, islice
 from pathlib import Path
 
+from benchmarks.arrivals import read_arrivals
 from benchmarks.report import Report, progress
 from benchmarks.stage import finish, interpreters, migrated_database, on_database, receiver, worker_environment
 from worker.core.audit import worst_excess
@@ -22,9 +23,9 @@ UTILISATION_MIN = 0.97
 WARM_UP_SECONDS = 5.0
 
 
-def run(*, quick: bool) -> Report:
+def run(*, quick: bool, scale: float) -> Report:
     """Let the fleet work for a while, then read the receiver's log."""
-    seconds = 15.0 if quick else 45.0
+    seconds = (15.0 if quick else 45.0) * scale
     chance = random.Random(4)
     limits = [(round(chance.uniform(0.5, 20), 2), chance.randint(1, 20)) for _ in range(ENDPOINTS)]
     with tempfile.TemporaryDirectory() as directory, migrated_database() as dsn:
@@ -57,9 +58,8 @@ def run(*, quick: bool) -> Report:
             statuses = [finish(worker).status for worker in workers]
             progress(f"the workers ended with {statuses}")
         arrivals = defaultdict[int, list[float]](list)
-        for line in log.read_text().splitlines():
-            path, at = line.split()
-            arrivals[int(path[1:])].append(float(at))
+        for arrival in read_arrivals(log):
+            arrivals[int(arrival.path[1:])].append(arrival.at)
     return _judge(limits, arrivals, until - seconds, until)
 
 

@@ -1,6 +1,8 @@
 """A receiver that costs as little as Python can: it answers 200 to whatever looks like a request. Prints its port.
 
-With a file name it keeps a log, one line a request: path, and monotonic seconds when its head had arrived.
+Paths that begin with `/fail/` are answered 500, `/slow/SECONDS/` after so long, `/hang/` never. With a file name it keeps a
+log, one line a request: path, monotonic seconds when it had arrived, webhook-id, and the payload's `"sent"` (nan: none).
+`arrivals.py` reads it.
 """
 
 import asyncio
@@ -13,11 +15,13 @@ from contextlib import suppress
 from typing import cast
 
 LENGTH = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
+MESSAGE = re.compile(rb"webhook-id: *([^\r]+)", re.IGNORECASE)
+SENT = re.compile(rb'"sent": *([0-9.]+)')
 LOG = sys.argv[1:]
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+FAILURE = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 2\r\n\r\nno"
 
-
-arrivals: list[tuple[bytes, float]] = []
+arrivals: list[tuple[bytes, float, bytes, bytes]] = []
 
 
 class Connection(asyncio.Protocol):
@@ -35,10 +39,20 @@ class Connection(asyncio.Protocol):
             whole = end + 4 + (int(found[1]) if found else 0)
             if len(self.buffer) < whole:
                 return
+            path = self.buffer.split(b" ", 2)[1]
             if LOG:
-                arrivals.append((self.buffer.split(b" ", 2)[1], time.monotonic()))
+                message, sent = MESSAGE.search(self.buffer, 0, end + 2), SENT.search(self.buffer, end, whole)
+                arrivals.append((path, time.monotonic(), message[1] if message else b"-", sent[1] if sent else b"nan"))
             self.buffer = self.buffer[whole:]
-            self.transport.write(ANSWER)
+            self.answer(path)
+
+    def answer(self, path: bytes) -> None:
+        """Do what the path says."""
+        kind, _, rest = path[1:].partition(b"/")
+        if kind == b"slow":
+            asyncio.get_running_loop().call_later(float(rest.partition(b"/")[0]), self.transport.write, ANSWER)
+        elif kind != b"hang":
+            self.transport.write(FAILURE if kind == b"fail" else ANSWER)
 
 
 async def main() -> None:
@@ -53,7 +67,9 @@ async def main() -> None:
     server.close()
     for name in LOG:
         with open(name, "w") as file:  # noqa: ASYNC230, PTH123 - at the end
-            file.writelines(f"{path.decode()} {at}\n" for path, at in arrivals)
+            file.writelines(
+                f"{path.decode()} {at!r} {message.decode()} {sent.decode()}\n" for path, at, message, sent in arrivals
+            )
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def print_table(report: Report) -> None:
         table.add_column(column, justify="left" if isinstance(report.rows[0][column], str) else "right")
     for row in report.rows:
         table.add_row(*(f"{value:g}" if isinstance(value, float) else str(value) for value in row.values()))
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
     for note in report.notes:
         console.print(note)

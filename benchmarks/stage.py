@@ -1,13 +1,15 @@
 """What the benchmarks share: a database, a receiver in a process of its own, interpreters, CPU accounting."""
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -49,6 +51,27 @@ def on_database(dsn: str, work: Callable[[Database], Coroutine[Any, Any, None]])
     anyio.run(run)
 
 
+def copy_database(dsn: str, name: str) -> str:
+    """Copy a database that nobody is connected to, and return the copy's DSN."""
+    source = urlsplit(dsn)
+
+    async def copy(database: Database) -> None:
+        await database.script([f"create database {name} template {source.path[1:]} strategy file_copy"])
+
+    on_database(source._replace(path="/template1").geturl(), copy)
+    return source._replace(path=f"/{name}").geturl()
+
+
+def drop_database(dsn: str) -> None:
+    """Drop a copy that is no longer needed."""
+    copy = urlsplit(dsn)
+
+    async def drop(database: Database) -> None:
+        await database.script([f"drop database {copy.path[1:]} with (force)"])
+
+    on_database(copy._replace(path="/template1").geturl(), drop)
+
+
 @contextmanager
 def receiver(*log: str) -> Iterator[int]:
     """Run a receiver that answers 200 at once, in a process of its own; yield its port. `log` names a file that it leaves."""
@@ -76,6 +99,32 @@ def finish(process: subprocess.Popen[Any]) -> Ended:
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     return Ended(process.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+@contextmanager
+def running_workers(dsn: str, pythons: Iterable[str], *options: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Run workers of 64 lanes, one a Python. `stop_workers` ends them in order; those left at the end are killed."""
+    command = ["-m", "worker", "run", "--concurrency", "64", *options]
+    workers = [
+        subprocess.Popen([python, *command], cwd=ROOT, env=worker_environment(dsn), stderr=subprocess.DEVNULL)
+        for python in pythons
+    ]
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            if worker.returncode is None:
+                worker.kill()
+                worker.wait()
+
+
+def stop_workers(workers: Sequence[subprocess.Popen[bytes]]) -> list[Ended]:
+    """Send SIGTERM, wait, and account for each. Raises if one had ended by itself: what was measured was not the fleet."""
+    if gone := [worker.returncode for worker in workers if worker.poll() is not None]:
+        raise RuntimeError(f"{len(gone)} of {len(workers)} workers ended by themselves, with status {gone}")
+    for worker in workers:
+        worker.send_signal(signal.SIGTERM)
+    return [finish(worker) for worker in workers]
 
 
 def worker_environment(dsn: str) -> dict[str, str]:

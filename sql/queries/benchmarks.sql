@@ -26,3 +26,22 @@ from generate_series(1, $1::bigint) as n
 -- name: bench_settle
 -- After a load: statistics and visibility, as autovacuum would leave them.
 vacuum analyze
+
+-- name: bench_pile
+-- $1 pending deliveries for each endpoint whose URL's path begins with $2; they share one event. The nth of an endpoint is
+-- due n × $3 seconds from now; a negative $3 makes a backlog.
+with chosen as (
+    select e.id, e.tenant from webhook.endpoint as e where e.url ~ ('^https?://[^/]+' || $2::text)
+), stored as (
+    insert into webhook.event (id, created_at, tenant, event_type, content_type, payload)
+    select nextval('webhook.event_id'), now(), min(c.tenant), 'pile', 'application/json', '{}' from chosen as c
+    returning id, created_at
+), piled as (
+    insert into webhook.pending (id, endpoint_id, run_at, event_id, event_created_at, payload_bytes)
+    select nextval('webhook.delivery_id'), c.id, now() + n * make_interval(secs => $3::float8), s.id, s.created_at, 2
+    from stored as s, generate_series(1, $1::int) as n, chosen as c
+    returning endpoint_id, run_at
+), woken as (
+    insert into webhook.wake (endpoint_id, run_at) select p.endpoint_id, min(p.run_at) from piled as p group by p.endpoint_id
+)
+select count(*) from piled

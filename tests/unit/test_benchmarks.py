@@ -1,0 +1,82 @@
+"""The judges of the benchmarks: each must be able to say no."""
+
+import math
+
+import pytest
+
+from benchmarks import burst, fairness, held_snapshot, idle
+from benchmarks.arrivals import Arrival, first_arrivals, latencies, percentile
+from worker.store.postgres import PostgresStore
+
+EVENTS = 10
+
+
+def test_percentile_is_the_nearest_rank() -> None:
+    """Half of the values are at most the median, and the 99th percentile of a hundred is the second largest."""
+    values = [float(n) for n in range(100, 0, -1)]
+    assert [percentile(values, 50), percentile(values, 99), percentile([7.0], 99)] == [50.0, 99.0, 7.0]
+
+
+def test_what_never_arrived_counts() -> None:
+    """An event that did not arrive has at least the latency for which it was waited."""
+    first = first_arrivals([Arrival("/", 1.5, "a", 1.0), Arrival("/", 4.0, "a", 1.0), Arrival("/", 2.0, "b", math.nan)])
+    assert latencies([1.0, 2.0], first, 10.0) == ([0.5, 8.0], 1)
+
+
+@pytest.mark.parametrize(
+    ("bystander_seconds", "peak_mb", "committing", "arrivals", "holds"),
+    [
+        (0.020, 50.0, 0.5, EVENTS, True),
+        (0.040, 50.0, 0.5, EVENTS, False),
+        (0.020, 90.0, 0.5, EVENTS, False),
+        (0.020, 50.0, 1.5, EVENTS, False),
+        (0.020, 50.0, 0.5, EVENTS + 1, False),
+        (0.020, 50.0, 0.5, EVENTS - 1, False),
+    ],
+    ids=["good", "bystander", "memory", "commits", "duplicate", "loss"],
+)
+def test_burst_is_judged(bystander_seconds: float, peak_mb: float, committing: float, arrivals: int, *, holds: bool) -> None:
+    """A slow bystander, a fat worker, slow commits, a duplicate or a loss each fail it."""
+    phases = {
+        "burst": burst.Phase("burst", [5.0], 3.0, 9.0, 10.0, 1, EVENTS, EVENTS, EVENTS, peak_mb),
+        "steady": burst.Phase("steady", [15.0], 13.0, 19.0, 20.0, 1, EVENTS, EVENTS, EVENTS, 50.0),
+    }
+    came = [Arrival("/burst/1", 6.0, f"m{min(n, EVENTS - 1)}", math.nan) for n in range(arrivals)]
+    came += [Arrival("/burst/1", 16.0, f"m{n}", math.nan) for n in range(EVENTS)]
+    came += [Arrival("/bystander", 5.0 + bystander_seconds, "b", 5.0), Arrival("/bystander", 15.02, "b", 15.0)]
+    report = burst._judge(phases["burst"], phases["steady"], [1.0, 2.0, 2.0 + committing], came)
+    assert report.holds == holds
+
+
+@pytest.mark.parametrize(("seconds", "holds"), [(0.014, True), (0.016, False), (None, False)], ids=["good", "slow", "lost"])
+def test_fairness_is_judged(seconds: float | None, *, holds: bool) -> None:
+    """The small tenant alone being slow, or missing an event, fails it; half as slow again is the limit."""
+    phases = [
+        fairness.Phase(kind, [start + 1.0], [start + 2.0], start, start + 9.0)
+        for kind, start in (("with", 0.0), ("without", 10.0), ("alone", 20.0))
+    ]
+    first = {start + n: start + n + 0.010 for start in (0.0, 10.0, 20.0) for n in (1.0, 2.0)}
+    del first[2.0]
+    if seconds is not None:
+        first[2.0] = 2.0 + seconds
+    assert fairness._judge(phases, first).holds == holds
+
+
+@pytest.mark.parametrize(
+    ("free", "held", "holds"),
+    [([100.0] * 10, 81.0, True), ([100.0] * 10, 79.0, False), ([100.0] * 9 + [50.0], 50.0, False)],
+    ids=["good", "slow", "both-decay"],
+)
+def test_held_snapshot_is_judged(free: list[float], held: float, *, holds: bool) -> None:
+    """The side without a holder makes nobody look well by slowing down itself."""
+    store = PostgresStore("postgresql:///", "never connects")
+    sides = {name: held_snapshot.Side("", store) for name in ("free", "held")}
+    sides["free"].per_second, sides["held"].per_second = free, [100.0] * 9 + [held]
+    assert held_snapshot._judge(sides, 1.0).holds == holds
+
+
+@pytest.mark.parametrize("worse", ["transactions_per_second", "cpu_percent", "p99_ms", "missing"])
+def test_idle_is_judged(worse: str) -> None:
+    """Each of its four figures can fail it, on either runtime."""
+    good = {"transactions_per_second": 50.0, "cpu_percent": 2.0, "p99_ms": 49.9, "missing": 0}
+    assert [idle._judge([good, good]).holds, idle._judge([good, {**good, worse: 50.1}]).holds] == [True, False]
