@@ -90,7 +90,8 @@ end
 $$;
 
 -- One batch of due deliveries, leased to one worker, as one JSON document (text):
---   {"claim": id or null, "now": database clock, "lease": seconds, "more": whether it is worth asking again at once,
+--   {"claim": id or null, "now": database clock, "waited": seconds spent waiting before that, "lease": seconds,
+--    "more": whether it is worth asking again at once,
 --    "endpoints": {id: {version, tenant, url, headers, timeout, retry, keys}},
 --    "deliveries": [[delivery id, endpoint id, attempt, attempts before the last manual retry,
 --                    planned send as seconds after "now" or null, event id, content type, payload], …]}
@@ -103,10 +104,11 @@ $$;
 -- Turns are virtual time, in rows (start-time fair queueing: Goyal, Vin, Cheng, 1996): a tenant's next turn is a quantum, divided
 -- by its weight, after its last one, or now. So tenants take turns however many endpoints they have, and idle ones save nothing up.
 -- Rate: GCRA (ITU-T I.371), each send planned at max(now, TAT - (burst - 1) / rate), at most `ahead` in the future.
--- `avoid`: endpoints that this worker wants no more of just now.
+-- `avoid`: endpoints that this worker wants no more of just now. `wait_max`: how long to wait here while there is nothing to do,
+-- so that an idle worker makes a few calls a second and still learns of an event within some 25 ms.
 create or replace function webhook.claim(
     worker text, rows_max int, bytes_max bigint, lease_min interval default '30 s', ahead interval default '0.5 s',
-    avoid bigint[] default '{}'
+    avoid bigint[] default '{}', wait_max interval default '0'
 ) returns text
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -115,11 +117,12 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
+    called timestamptz := clock_timestamp();
     wake_max constant int := 10000;
     fired_max constant int := 500;  -- timers that have fired are put into the queue so many at a time
     quantum constant int := 16;  -- rows of an endpoint in a visit, at least; fewer, larger visits leave fewer dead versions
-    more boolean := webhook.drain_wake(wake_max) = wake_max;
-    started timestamptz := clock_timestamp();
+    more boolean;
+    started timestamptz;
     floor_turn float8;
     floor_at timestamptz;
     virtual_now float8;  -- the turn that is being served
@@ -130,6 +133,16 @@ declare
     document text;
 begin
     select f.turn, f.next_at into floor_turn, floor_at from webhook.sched_floor as f;
+    while clock_timestamp() < called + wait_max and not (
+        exists (select from webhook.wake)
+        or exists (select from webhook.endpoint_sched as s where s.turn >= floor_turn)
+        or exists (select from webhook.endpoint_sched as s
+                   where s.next_at <= clock_timestamp() and s.next_at >= floor_at and s.next_at < 'infinity')
+    ) loop
+        perform pg_sleep(0.025);
+    end loop;
+    more := webhook.drain_wake(wake_max) = wake_max;
+    started := clock_timestamp();
     select array_agg(s.found) into fired from (
         select s as found from webhook.endpoint_sched as s
         where s.next_at <= started and s.next_at >= floor_at and s.next_at < 'infinity' and s.endpoint_id <> all (avoid)
@@ -147,7 +160,8 @@ begin
         order by s.turn limit queued_max for no key update skip locked
     ) as s;
     if fired is null and queued is null then
-        return json_build_object('claim', null, 'now', extract(epoch from started), 'more', more);
+        return json_build_object(
+            'claim', null, 'now', extract(epoch from started), 'waited', extract(epoch from started - called), 'more', more);
     end if;
     virtual_now := coalesce(virtual_now, nullif(floor_turn, '-infinity'), 0);
     new_claim := nextval('webhook.claim_id');
@@ -276,7 +290,7 @@ begin
         where exists (select from leased)
     )
     select json_build_object(
-        'claim', new_claim, 'now', extract(epoch from started), 'lease', extract(epoch from (select length from lease)),
+        'claim', new_claim, 'now', extract(epoch from started), 'waited', extract(epoch from started - called), 'lease', extract(epoch from (select length from lease)),
         'more', more or exists (select from requeued) or exists (select from enqueued),
         'endpoints', (select coalesce(json_object_agg(c.id, c.settings), '{}') from config as c),
         'deliveries', coalesce(json_agg(json_build_array(

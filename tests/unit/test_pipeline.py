@@ -60,7 +60,7 @@ class FakeStore:
     record_hangs: bool = False
     avoided: list[set[int]] = field(default_factory=list)
 
-    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = ()) -> Claimed:
+    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = (), wait_seconds: float = 0.0) -> Claimed:  # noqa: ARG002 - the port's
         assert rows_max > 0 < bytes_max
         self.avoided.append(set(avoid))
         await anyio.lowlevel.checkpoint()
@@ -400,7 +400,7 @@ async def test_stop_while_a_claim_hangs() -> None:
     answered, hanging = anyio.Event(), anyio.Event()
 
     class Hangs(FakeStore):
-        async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = ()) -> Claimed:
+        async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = (), wait_seconds: float = 0.0) -> Claimed:  # noqa: ARG002 - the port's
             if self.claims:
                 hanging.set()
                 await anyio.sleep_forever()

@@ -43,7 +43,7 @@ class FakeStore:
         self.recorded += outcomes
         return changed
 
-    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = ()) -> Claimed:
+    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = (), wait_seconds: float = 0.0) -> Claimed:
         raise NotImplementedError
 
     async def extend(self, claims: Sequence[int]) -> set[int]:

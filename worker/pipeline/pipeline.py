@@ -117,7 +117,7 @@ class Pipeline:
                 await self._wait(self._behind_until - asked)
                 continue
             try:
-                claimed = await self._store.claim(rows, self._limits.claim_bytes_max, self._ready.avoid())
+                claimed = await self._store.claim(rows, self._limits.claim_bytes_max, self._ready.avoid(), self._patience())
                 failures, self._claim_error = 0, None
                 nothing = not claimed.deliveries and not claimed.more
                 if self._once and nothing and not self.in_hand and not await self._store.has_due():
@@ -128,12 +128,16 @@ class Pipeline:
                 await self._wait(delays[min(failures, len(delays) - 1)])
                 failures += 1
                 continue
-            self._accept(claimed, asked)
+            self._accept(claimed, asked + claimed.waited_seconds)
             if not claimed.more:
                 await self._wait(self._limits.poll_seconds)
 
+    def _patience(self) -> float:
+        """How long a claim may wait in the store: with nothing in hand there is no reason to ask again and again."""
+        return 0.0 if self._once or self.in_hand else self._limits.idle_wait_seconds
+
     def _accept(self, claimed: Claimed, asked: float) -> None:
-        """Take what a claim brought, asked for at monotonic time `asked`."""
+        """Take what a claim brought; it read the database's clock and began its lease after monotonic time `asked`."""
         self._database_clock.observe(asked, claimed.database_now, self._clock())
         if claimed.claim is not None:
             self._leases.add(claimed.claim, asked, len(claimed.deliveries))

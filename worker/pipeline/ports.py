@@ -22,21 +22,25 @@ class NotSentError(Exception):
 
 @dataclass(slots=True)
 class Claimed:
-    """What a claim brought. `database_now` is the database's Unix time while it ran; `more`: ask again at once."""
+    """What a claim brought. `database_now` is the database's Unix time while it ran; `more`: ask again at once.
+
+    `waited_seconds` passed in the store before it read that time.
+    """
 
     database_now: float
     claim: Claim | None = None
     deliveries: list[Delivery] = field(default_factory=list)
     more: bool = False
+    waited_seconds: float = 0.0
 
 
 class Store(Protocol):
     """Leases, fences and the schedule. Every method may raise StoreError, and may then be called again."""
 
-    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = ()) -> Claimed:
+    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = (), wait_seconds: float = 0.0) -> Claimed:
         """Lease due deliveries: at most `rows_max`, about `bytes_max` of payload, of no endpoint in `avoid`.
 
-        `lease_expires` is for the caller to set.
+        With nothing to do it may wait so long for something. `lease_expires` is for the caller to set.
         """
 
     async def record(self, outcomes: Sequence[Outcome], now: float) -> int:

@@ -38,7 +38,7 @@ class MemoryStore(MemorySchedule):
         self._batches: dict[int, _Batch] = {}
         self._claim_id = 0
 
-    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = ()) -> Claimed:
+    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = (), _wait_seconds: float = 0.0) -> Claimed:
         """See the port, and 200_claim.sql."""
         await anyio.lowlevel.checkpoint()
         self._drain_wake()

@@ -25,12 +25,14 @@ class PostgresStore:
         self._sql = statements()
         self._endpoints: dict[int, tuple[tuple[int, list[Any]], Endpoint]] = {}
 
-    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = ()) -> Claimed:
+    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = (), wait_seconds: float = 0.0) -> Claimed:
         """See `worker.pipeline.ports.Store`."""
         unwanted = ",".join(map(str, avoid))
-        document = loads(await self._claims.value(self._sql["claim"], self._worker, rows_max, bytes_max, unwanted))
+        document = loads(
+            await self._claims.value(self._sql["claim"], self._worker, rows_max, bytes_max, unwanted, wait_seconds)
+        )
         if document["claim"] is None or not document["deliveries"]:
-            return Claimed(document["now"], more=document["more"])
+            return Claimed(document["now"], more=document["more"], waited_seconds=document["waited"])
         claim = Claim(document["claim"], document["lease"], 0.0)
         endpoints = {int(key): self._endpoint(int(key), value) for key, value in document["endpoints"].items()}
         now, rows = document["now"], document["deliveries"]
@@ -42,7 +44,7 @@ class PostgresStore:
             )
             for id_, endpoint_id, attempt, attempts_before, send_after, event_id, content_type, payload in rows
         ]  # fmt: skip
-        return Claimed(now, claim, deliveries, document["more"])
+        return Claimed(now, claim, deliveries, document["more"], document["waited"])
 
     async def record(self, outcomes: Sequence[Outcome], now: float) -> int:
         """See `worker.pipeline.ports.Store`."""
