@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.report import Report, machine, print_table
 
-NAMES = ("claim-growth", "cold-start", "delivery", "rate-audit")
+NAMES = ("claim-growth", "cold-start", "delivery", "producers", "rate-audit")
 
 
 def main() -> int:

@@ -191,7 +191,7 @@ $$;
 -- Whether anything could be sent now, or as soon as its endpoint's rate allows. Only `run --once` asks.
 create or replace function webhook.has_due() returns boolean
 language sql stable
-return exists (select from webhook.wake) or exists (
+return exists (select from webhook.wake) or exists (select from webhook.fan_out) or exists (
     select from webhook.endpoint_sched as s
     where s.state = 'enabled' and s.not_before <= clock_timestamp()
       and exists (select from webhook.pending as p where p.endpoint_id = s.endpoint_id and p.run_at <= clock_timestamp())
