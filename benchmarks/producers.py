@@ -30,7 +30,7 @@ def run(*, quick: bool) -> Report:
         scripts = {}
         for kind, name in (("plain inserts", "bench_plain_inserts"), ("webhook.enqueue", "bench_enqueue")):
             scripts[kind] = Path(scratch) / f"{name}.sql"
-            scripts[kind].write_text(" ".join(sql[name].split()) + ";\n")
+            scripts[kind].write_text(f"{sql[name]};\n")
 
         async def prepare(database: Database) -> None:
             await database.script([sql["bench_two_endpoints"]])
@@ -64,8 +64,22 @@ def run(*, quick: bool) -> Report:
 
 def _measure(dsn: str, script: Path, seconds: int) -> float:
     """Return the transactions a second of all producers together."""
-    command = [PGBENCH, "-n", "-M", "prepared", "-c", str(PRODUCERS), "-j", "2", "-T", str(seconds), "-f", script, dsn]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = [
+        str(PGBENCH),
+        "-n",
+        "-M",
+        "prepared",
+        "-c",
+        str(PRODUCERS),
+        "-j",
+        "2",
+        "-T",
+        str(seconds),
+        "-f",
+        str(script),
+        dsn,
+    ]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     tps = re.search(r"tps = ([\d.]+)", done.stdout)
     assert tps is not None, done.stdout
     return float(tps.group(1))

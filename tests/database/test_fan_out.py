@@ -70,9 +70,7 @@ async def test_bound(database: Database, subscribed: list[int]) -> None:
 async def test_batches(database: Database, subscribed: list[int]) -> None:
     """A batch makes so many deliveries and says that there is more; in the end each endpoint has one, and its wake-up."""
     event = await database.value(ENQUEUE)
-    seen = []
-    for _ in range(4):
-        seen.append((await database.value(STEP, 2), len(await receivers(database, event))))
+    seen = [(await database.value(STEP, 2), len(await receivers(database, event))) for _ in range(4)]
     assert [(True, 2), (True, 4), (True, 6), (False, 7)] == seen
     assert subscribed == await receivers(database, event)
     assert len(subscribed) == await database.value("select count(distinct endpoint_id) from webhook.wake")
@@ -185,7 +183,9 @@ async def test_enqueue_many(database: Database, subscribed: list[int]) -> None:
     """Of many events only the wide ones are left to the workers."""
     narrow = await endpoints(database, 1, "x")
     await database.script(["update webhook.subscription set pattern = 'order.*' where pattern = '*'"])
-    sql = "select id from webhook.enqueue_many(array['order.created', 'x', 'nobody', 'order.paid'], array['', '', '', '']) as id"
+    sql = (
+        "select id from webhook.enqueue_many(array['order.created', 'x', 'nobody', 'order.paid'], array['', '', '', '']) as id"
+    )
     events = [row["id"] for row in await database.rows(sql)]
     assert await database.value(WAITING) == 2
     assert narrow == await receivers(database, events[1])
