@@ -8,7 +8,7 @@ import sys
 
 from benchmarks.report import Report, machine, print_table
 
-NAMES = ("burst", "claim-growth", "cold-start", "delivery", "fairness", "held-snapshot", "idle", "rate-audit")
+NAMES = ("burst", "claim-growth", "cold-start", "delivery", "fairness", "held-snapshot", "idle", "producers", "rate-audit")
 
 
 def main() -> int:

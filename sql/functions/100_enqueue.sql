@@ -54,6 +54,42 @@ begin
 end
 $$;
 
+-- Whether there is nothing for check_event to refuse: one expression that is inlined into the callers' own, with the cheap and
+-- usual tests first. Whatever is not true here goes to check_event, which has the last word and names the cause.
+create or replace function webhook.passes(
+    event_type text, payload text, tenant text, idempotency_key text, deliver_at timestamptz, content_type text, bytes_max int
+) returns boolean
+language sql immutable parallel safe
+return octet_length(payload) <= bytes_max
+   and octet_length(tenant) <= 255
+   and (idempotency_key is null or octet_length(idempotency_key) between 1 and 255)
+   and isfinite(deliver_at)
+   and content_type = 'application/json'
+   and length(event_type) <= 255
+   and event_type ~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$';
+
+-- Raises if a tenant with a limit is at it. The backlog was measured by workers within the last seconds; if none of them has
+-- for a minute, none is running, and the producer counts itself. Never locks anything.
+create or replace function webhook.check_backlog(
+    tenant text, backlog bigint, backlog_max bigint, backlog_at timestamptz
+) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if backlog_at < clock_timestamp() - interval '1 minute' then
+        backlog := webhook.count_backlog(tenant, backlog_max);
+    end if;
+    if backlog >= backlog_max then
+        raise exception 'webhook.enqueue: tenant % has % or more deliveries waiting, its limit is %',
+            quote_literal(tenant), backlog, backlog_max
+            using errcode = 'configuration_limit_exceeded',
+                  hint = 'Try again when its receivers have caught up; see what waits with `webhook-worker deliveries list`, '
+                      'or raise the limit with `webhook-worker tenants set`.';
+    end if;
+end
+$$;
+
 create or replace function webhook.enqueue(
     event_type text, payload text, tenant text default '', idempotency_key text default null,
     deliver_at timestamptz default now(), content_type text default 'application/json'
@@ -64,8 +100,34 @@ as $$
 declare
     new_id bigint;
     first_id bigint;
+    patterns text[] := array['*', event_type];
+    dot int := 0;
+    bytes_max int;
+    targets_max int;
+    targets bigint[];
+    backlog bigint;
+    backlog_max bigint;
+    backlog_at timestamptz;
 begin
-    perform webhook.check_event(event_type, payload, tenant, idempotency_key, deliver_at, content_type);
+    for part in 1 .. coalesce(length(event_type) - length(replace(event_type, '.', '')), 0) loop
+        dot := dot + strpos(substr(event_type, dot + 1), '.');
+        patterns := patterns || (left(event_type, dot) || '*');
+    end loop;
+    -- One statement for all that is read: the limits, and one endpoint more than this producer would write for.
+    select m.payload_bytes_max, m.fan_out_max, t.backlog, t.backlog_max, t.backlog_at, array(
+        select s.endpoint_id from webhook.subscription as s
+        where s.tenant = enqueue.tenant and s.pattern = any (patterns) and s.removed is null
+        limit m.fan_out_max + 1
+    )
+    into bytes_max, targets_max, backlog, backlog_max, backlog_at, targets
+    from webhook.meta as m left join webhook.tenant as t on t.tenant = enqueue.tenant and t.backlog_max is not null;
+    if webhook.passes(event_type, payload, tenant, idempotency_key, deliver_at, content_type, bytes_max) is not true then
+        perform webhook.check_event(event_type, payload, tenant, idempotency_key, deliver_at, content_type);
+    end if;
+    if backlog_max is not null then
+        perform webhook.check_backlog(tenant, backlog, backlog_max, backlog_at);
+    end if;
+
     new_id := nextval('webhook.event_id');
     if idempotency_key is not null then
         insert into webhook.idempotency_key values (tenant, idempotency_key, new_id, now()) on conflict do nothing;
@@ -77,16 +139,24 @@ begin
     end if;
     insert into webhook.event (id, created_at, tenant, event_type, content_type, payload)
     values (new_id, now(), tenant, event_type, content_type, payload);
-    with target as (
-        select distinct s.endpoint_id from webhook.subscription as s
-        where s.tenant = enqueue.tenant and s.pattern = any (webhook.patterns(enqueue.event_type))
-    ), queued as (
+    if cardinality(targets) > targets_max then
+        if coalesce(current_setting('webhook.subscriptions_changed', true), '') = '' then
+            insert into webhook.fan_out (event_id, event_created_at, tenant, event_type, payload_bytes, run_at, snapshot)
+            values (new_id, now(), tenant, event_type, octet_length(payload), deliver_at, pg_current_snapshot());
+            return new_id;
+        end if;
+        -- No snapshot shows a transaction's own subscriptions: it pays for its fan-out itself.
+        targets := array(
+            select s.endpoint_id from webhook.subscription as s
+            where s.tenant = enqueue.tenant and s.pattern = any (patterns) and s.removed is null
+        );
+    end if;
+    if targets <> '{}' then  -- plain statements start faster than one with CTEs
         insert into webhook.pending (id, endpoint_id, run_at, event_id, event_created_at, payload_bytes)
         select nextval('webhook.delivery_id'), t.endpoint_id, deliver_at, new_id, now(), octet_length(payload)
-        from target as t
-        returning pending.endpoint_id
-    )
-    insert into webhook.wake (endpoint_id, run_at) select q.endpoint_id, deliver_at from queued as q;
+        from (select distinct u.endpoint_id from unnest(targets) as u (endpoint_id)) as t;
+        insert into webhook.wake (endpoint_id, run_at) select t.endpoint_id, deliver_at from unnest(targets) as t (endpoint_id);
+    end if;
     return new_id;
 end
 $$;
@@ -117,6 +187,8 @@ as $$
 declare
     drawn_ids bigint[];
     event_ids bigint[];
+    limits record;
+    targets_max bigint;
 begin
     if event_types is null or payloads is null or cardinality(event_types) <> cardinality(payloads)
        or cardinality(idempotency_keys) <> cardinality(event_types) then
@@ -125,8 +197,16 @@ begin
             coalesce(cardinality(idempotency_keys)::text, 'no')
             using errcode = 'invalid_parameter_value', hint = 'Give arrays of one length.';
     end if;
+    select m.payload_bytes_max, m.fan_out_max, t.backlog, t.backlog_max, t.backlog_at into limits
+    from webhook.meta as m left join webhook.tenant as t on t.tenant = enqueue_many.tenant and t.backlog_max is not null;
     perform webhook.check_event(i.event_type, i.payload, tenant, i.key, deliver_at, content_type)
-    from unnest(event_types, payloads, idempotency_keys) as i (event_type, payload, key);
+    from unnest(event_types, payloads, idempotency_keys) as i (event_type, payload, key)
+    where webhook.passes(i.event_type, i.payload, tenant, i.key, deliver_at, content_type, limits.payload_bytes_max) is not true;
+    if limits.backlog_max is not null then
+        perform webhook.check_backlog(tenant, limits.backlog, limits.backlog_max, limits.backlog_at);
+    end if;
+    -- A transaction that changed subscriptions itself pays for its fan-out: no snapshot shows its own.
+    targets_max := case when coalesce(current_setting('webhook.subscriptions_changed', true), '') = '' then limits.fan_out_max end;
 
     select array_agg(nextval('webhook.event_id') order by n) into drawn_ids
     from generate_series(1, cardinality(event_types)) as n;
@@ -144,6 +224,8 @@ begin
         left join webhook.idempotency_key as k on k.tenant = enqueue_many.tenant and k.key = i.key;
     end if;
 
+    -- From here on this transaction is seen to run: forget_subscriptions waits for the snapshot that the next statement keeps.
+    perform pg_current_xact_id();
     -- An id that was not drawn at its own place belongs to an earlier event: nothing to queue for it.
     with stored as (
         insert into webhook.event (id, created_at, tenant, event_type, content_type, payload)
@@ -151,11 +233,24 @@ begin
         from unnest(event_ids, drawn_ids, event_types, payloads) as i (id, drawn_id, event_type, payload)
         where i.id = i.drawn_id
         returning event.id, event.event_type, octet_length(event.payload) as bytes
+    ), topic as materialized (
+        select t.name, array(
+            select s.endpoint_id from webhook.subscription as s
+            where s.tenant = enqueue_many.tenant and s.pattern = any (webhook.patterns(t.name)) and s.removed is null
+            limit targets_max + 1
+        ) as targets
+        from (select distinct st.event_type as name from stored as st) as t
+    ), left_to_workers as (
+        insert into webhook.fan_out (event_id, event_created_at, tenant, event_type, payload_bytes, run_at, snapshot)
+        select e.id, now(), enqueue_many.tenant, e.event_type, e.bytes, deliver_at, pg_current_snapshot()
+        from topic as t join stored as e on e.event_type = t.name
+        where cardinality(t.targets) > targets_max
     ), target as (
-        select distinct e.id, e.bytes, s.endpoint_id
-        from (select distinct st.event_type as name, webhook.patterns(st.event_type) as patterns from stored as st) as t
-        join webhook.subscription as s on s.tenant = enqueue_many.tenant and s.pattern = any (t.patterns)
+        select distinct e.id, e.bytes, u.endpoint_id
+        from topic as t
         join stored as e on e.event_type = t.name
+        cross join lateral unnest(t.targets) as u (endpoint_id)
+        where (cardinality(t.targets) > targets_max) is not true
         order by e.id
     ), queued as (
         insert into webhook.pending (id, endpoint_id, run_at, event_id, event_created_at, payload_bytes)

@@ -135,13 +135,15 @@ begin
     select f.turn, f.next_at into floor_turn, floor_at from webhook.sched_floor as f;
     while clock_timestamp() < called + wait_max and not (
         exists (select from webhook.wake)
+        or exists (select from webhook.fan_out)
         or exists (select from webhook.endpoint_sched as s where s.turn >= floor_turn)
         or exists (select from webhook.endpoint_sched as s
                    where s.next_at <= clock_timestamp() and s.next_at >= floor_at and s.next_at < 'infinity')
     ) loop
         perform pg_sleep(0.025);
     end loop;
-    more := webhook.drain_wake(wake_max) = wake_max;
+    more := webhook.fan_out_step();
+    more := webhook.drain_wake(wake_max) = wake_max or more;
     started := clock_timestamp();
     select array_agg(s.found) into fired from (
         select s as found from webhook.endpoint_sched as s
@@ -306,7 +308,7 @@ $$;
 -- Whether anything could be sent now, or as soon as its endpoint's rate allows. Only `run --once` asks.
 create or replace function webhook.has_due() returns boolean
 language sql stable
-return exists (select from webhook.wake) or exists (
+return exists (select from webhook.wake) or exists (select from webhook.fan_out) or exists (
     select from webhook.endpoint_sched as s
     where s.state = 'enabled' and s.not_before <= clock_timestamp() and s.circuit <> 'half_open'
       and exists (select from webhook.pending as p where p.endpoint_id = s.endpoint_id and p.run_at <= clock_timestamp())

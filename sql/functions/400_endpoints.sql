@@ -20,11 +20,7 @@ begin
     insert into webhook.endpoint_sched (endpoint_id, tenant_no)
     select create_endpoint.id, t.no from webhook.tenant as t where t.tenant = create_endpoint.tenant;
     perform webhook.change_endpoint(create_endpoint.id, settings);
-    insert into webhook.subscription (tenant, pattern, endpoint_id)
-    select e.tenant, p.pattern, e.id
-    from webhook.endpoint as e, webhook.endpoint_patterns(e.event_types) as p (pattern)
-    where e.id = create_endpoint.id
-    on conflict do nothing;
+    perform webhook.subscribe(create_endpoint.id);
     if keys is null or cardinality(keys) = 0 then
         -- 32 bytes out of 244 random bits; gen_random_uuid() draws on the server's strong source.
         keys := array['whsec_' || encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64')];
@@ -120,12 +116,7 @@ begin
     perform webhook.lock_endpoint(set_endpoint.endpoint_id);
     perform webhook.change_endpoint(set_endpoint.endpoint_id, changes);
     if changes ? 'event_types' then
-        delete from webhook.subscription as s where s.endpoint_id = set_endpoint.endpoint_id;
-        insert into webhook.subscription (tenant, pattern, endpoint_id)
-        select e.tenant, p.pattern, e.id
-        from webhook.endpoint as e, webhook.endpoint_patterns(e.event_types) as p (pattern)
-        where e.id = set_endpoint.endpoint_id
-        on conflict do nothing;
+        perform webhook.subscribe(set_endpoint.endpoint_id);
     end if;
     insert into webhook.audit (actor, action, endpoint_id, reason, details)
     values (actor, 'endpoint.set', set_endpoint.endpoint_id, reason, changes - 'headers');

@@ -84,6 +84,7 @@ declare
     turn record;
     step record;
     done jsonb := '{}';
+    turn_started timestamptz := clock_timestamp();
     deleted int;
 begin
     for turn in
@@ -117,6 +118,15 @@ begin
             update webhook.maintenance as m set
                 due_at = clock_timestamp() + case when deleted = 5000 then interval '1 s' else interval '1 hour' end
             where m.task = turn.task;
+        when 'backlogs' then
+            done := done || webhook.measure_backlogs();
+            update webhook.maintenance as m set due_at = clock_timestamp() + case
+                when exists (select from webhook.tenant as t where t.backlog_max is not null)
+                then greatest(interval '1 s', 10 * (clock_timestamp() - turn_started)) else interval '10 s' end
+            where m.task = turn.task;
+        when 'subscriptions' then
+            done := done || jsonb_build_object('subscriptions_forgotten', webhook.forget_subscriptions());
+            update webhook.maintenance as m set due_at = clock_timestamp() + interval '10 minutes' where m.task = turn.task;
         end case;
     end loop;
     return done::text;

@@ -45,3 +45,29 @@ with chosen as (
     insert into webhook.wake (endpoint_id, run_at) select p.endpoint_id, min(p.run_at) from piled as p group by p.endpoint_id
 )
 select count(*) from piled
+
+-- name: bench_two_endpoints
+-- Two subscribed endpoints.
+select webhook.create_endpoint('http://127.0.0.1:9/' || n) from generate_series(1, 2) as n
+
+-- name: bench_empty
+-- The same start for every round.
+truncate webhook.event, webhook.pending, webhook.wake
+
+-- name: bench_enqueue
+-- One event of 1 KiB, as a producer enqueues it.
+select webhook.enqueue('order.created', repeat('x', 1024))
+
+-- name: bench_plain_inserts
+-- The same rows without any of the work: who gets the event is known, and nothing is checked.
+with drawn as materialized (
+    select nextval('webhook.event_id') as id, repeat('x', 1024) as payload
+), stored as (
+    insert into webhook.event (id, created_at, tenant, event_type, content_type, payload)
+    select d.id, now(), '', 'order.created', 'application/json', d.payload from drawn as d
+), queued as (
+    insert into webhook.pending (id, endpoint_id, run_at, event_id, event_created_at, payload_bytes)
+    select nextval('webhook.delivery_id'), e.id, now(), d.id, now(), 1024
+    from drawn as d cross join (values (1), (2)) as e (id)
+)
+insert into webhook.wake (endpoint_id, run_at) select e.id, now() from (values (1), (2)) as e (id)

@@ -43,6 +43,17 @@ select webhook.disable_endpoint($1::bigint, $2::text, $3::text)
 -- Enables an endpoint, whatever state it was in: id, actor, reason.
 select webhook.enable_endpoint($1::bigint, $2::text, $3::text)
 
+-- name: tenants
+-- One tenant, or all of them (null), by name.
+select t.tenant, t.weight, t.backlog_max, t.backlog, t.backlog_at
+from webhook.tenant as t
+where $1::text is null or t.tenant = $1
+order by t.tenant
+
+-- name: tenant_set
+-- Changes one tenant: tenant, changes as JSON, actor, reason.
+select webhook.set_tenant($1::text, $2::text::jsonb, $3::text, $4::text)
+
 -- name: event_enqueue
 -- One event: type, payload, tenant, idempotency key, when (null: now), seconds from now.
 select webhook.enqueue(
@@ -189,6 +200,12 @@ order by t.name
 select coalesce(extract(epoch from clock_timestamp() - min(w.run_at)), 0)::float8
 from (select run_at from webhook.wake limit 10000) as w
 where w.run_at <= clock_timestamp()
+
+-- name: check_backlogs
+-- Tenants at 80 % of their backlog limit or more, the fullest first.
+select t.tenant, t.backlog, t.backlog_max from webhook.tenant as t
+where t.backlog_max is not null and t.backlog >= t.backlog_max * 0.8
+order by t.backlog::float8 / t.backlog_max desc, t.tenant
 
 -- name: check_keys
 -- Whether any signing key is stored unsealed.

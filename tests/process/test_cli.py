@@ -718,7 +718,7 @@ def test_a_fresh_database_passes_every_check(cli: Cli) -> None:
     done = cli("check")
 
     assert (0, {"ok"}) == (done.code, {line.split()[0] for line in done.out.splitlines()})
-    assert {"database", "encoding", "schema", "functions", "partitions", "default partitions", "wake"} == set(
+    assert {"database", "encoding", "schema", "functions", "partitions", "default partitions", "wake", "backlogs"} == set(
         results(cli("check", "--format", "json"))
     )
 
@@ -753,6 +753,20 @@ def test_check_fails_if_wake_has_not_been_drained_for_minutes(cli: Cli, query: Q
     query("update webhook.wake set run_at = run_at - interval '1 hour'")
 
     assert 1 == cli("check").code
+
+
+def test_tenants_are_set_listed_and_checked(cli: Cli, query: Query) -> None:
+    """What `tenants set` prints is what `list` has; at its limit a tenant fails the check."""
+    assert 3 == cli("tenants", "list").code
+    done = cli("tenants", "set", "acme", "--weight", "2", "--backlog-max", "10", "--format", "json")
+    assert {"tenant": "acme", "weight": 2.0, "backlog_max": 10, "backlog": 0} == {
+        name: value for name, value in done.json.items() if name != "backlog_at"
+    }
+    assert [done.json] == cli("tenants", "list", "--format", "json").json
+    query("update webhook.tenant set backlog = 10")
+    assert "fail" == results(cli("check", "--format", "json"))["backlogs"]
+    assert cli("tenants", "set", "acme", "--backlog-max", "none", "--format", "json").json["backlog_max"] is None
+    assert 2 == cli("tenants", "set", "acme").code
 
 
 def test_check_refuses_another_encoding(cli: Cli, new_database: Callable[[str], str]) -> None:

@@ -2,11 +2,23 @@
 
 import sys
 
-from worker.cli import attempts, check, deliveries, endpoints, endpoints_import, enqueue, forward, migrate, stats, version
+from worker.cli import (
+    attempts,
+    check,
+    deliveries,
+    endpoints,
+    endpoints_import,
+    enqueue,
+    forward,
+    migrate,
+    stats,
+    tenants,
+    version,
+)
 from worker.cli.help import Commands, Group
 from worker.cli.session import guarded
 
-BY_USE = ("migrate", "endpoints", "enqueue", "run", "deliveries", "attempts", "stats", "check", "demo", "version")
+BY_USE = ("migrate", "endpoints", "tenants", "enqueue", "run", "deliveries", "attempts", "stats", "check", "demo", "version")
 
 
 class _ByUse(Group):
@@ -29,6 +41,7 @@ app.add_typer(migrate.app, name="migrate")
 forward.register_run(app)
 endpoints.app.command("import")(endpoints_import.import_file)
 app.add_typer(endpoints.app, name="endpoints")
+app.add_typer(tenants.app, name="tenants")
 app.command("enqueue")(enqueue.enqueue)
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(attempts.app, name="attempts")

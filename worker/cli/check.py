@@ -10,12 +10,13 @@ from worker.cli.options import AllowHttp, AllowNetwork, DatabaseUrl, OutputForma
 from worker.cli.output import Format, emit_list, safe
 from worker.cli.session import with_database
 from worker.settings import ExitCode, Settings
-from worker.store.database import Database
+from worker.store.database import Database, Row
 from worker.store.migrate import IncompatibleSchemaError, read_schema
 from worker.store.sql import functions_hash, statements
 
 WEEKS_AHEAD_MIN = 3  # this week and two more
 WAKE_WARN_SECONDS, WAKE_FAIL_SECONDS = 10.0, 300.0
+TENANTS_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ async def _look(database: Database) -> tuple[list[Finding], ExitCode]:
     filled = [row["table_name"] for row in await database.rows(sql["check_defaults"])]
     findings.append(_judge_defaults(filled))
     findings.append(_judge_wake(await database.value(sql["check_wake"])))
+    findings.append(_judge_backlogs(await database.rows(sql["check_backlogs"])))
     failed = any(finding.result == "fail" for finding in findings)
     return findings, ExitCode.FAILED if failed else ExitCode.OK
 
@@ -98,6 +100,17 @@ def _judge_wake(seconds: float) -> Finding:
         return Finding("wake", "ok", "drained" if seconds <= 0 else f"drained up to {seconds:.1f} s ago")
     result: Literal["warn", "fail"] = "warn" if seconds < WAKE_FAIL_SECONDS else "fail"
     return Finding("wake", result, f"not drained for {seconds:.0f} s: is a worker running?")
+
+
+def _judge_backlogs(near: list[Row]) -> Finding:
+    if not near:
+        return Finding("backlogs", "ok", "no tenant is near its limit")
+    fullest = "; ".join(f"tenant {row['tenant']!r}: {row['backlog']} of {row['backlog_max']}" for row in near[:TENANTS_NAMED])
+    if len(near) > TENANTS_NAMED:
+        fullest += f"; and {len(near) - TENANTS_NAMED} more"
+    if near[0]["backlog"] >= near[0]["backlog_max"]:
+        return Finding("backlogs", "fail", f"{fullest}: at the limit, enqueue fails")
+    return Finding("backlogs", "warn", f"{fullest}: at the limit, enqueue will fail")
 
 
 async def _look_at_security(database: Database, settings: Settings) -> list[Finding]:

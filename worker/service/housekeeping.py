@@ -27,6 +27,10 @@ async def keep_house(store: PostgresStore) -> None:
                 log.warning("reconciled %d endpoints that had due deliveries but no visit planned", done["reconciled"])
             if done.get("partitions"):
                 log.info("made %d partitions ahead", done["partitions"])
+            for tenant in done.get("backlog_near", ()):
+                log.warning("tenant %s deliveries wait: at its backlog limit, enqueue fails", tenant)
+            for tenant in done.get("backlog_back", ()):
+                log.warning("tenant %s deliveries wait: well below its backlog limit again", tenant)
         except StoreError as error:
             log.debug("housekeeping put off: %s", error)  # the pipeline says that the database is away
             turn = -TURNS_AFTER_OUTAGE

@@ -16,8 +16,9 @@ Row = dict[str, Any]
 CONNECT_SECONDS_MAX = 5.0
 QUERY_SECONDS_MAX = 30.0
 
-_UNAVAILABLE = ("08", "57P", "53", "25006")
-"""SQLSTATE prefixes that say "not now": connection lost, shutting down, out of resources, a read-only replica."""
+_UNAVAILABLE = ("08", "57P", "530", "531", "532", "533", "25006")
+"""SQLSTATE prefixes that say "not now": connection lost, shutting down, out of resources (53400 is a tenant's backlog limit), a
+read-only replica."""
 
 GIVE_UP = ("08", "57P", "25006")
 """SQLSTATE prefixes after which only a new connection helps; to another server, where the DSN names several."""

@@ -66,9 +66,9 @@ class PostgresStore:
         """Take back expired leases; return how many deliveries became due again or dead."""
         return int(await self._house.value(self._sql["reap"]))
 
-    async def maintain(self) -> dict[str, int]:
+    async def maintain(self) -> dict[str, Any]:
         """Take one turn of housekeeping; return what was done, by task."""
-        done: dict[str, int] = loads(await self._house.value(self._sql["maintain"]))
+        done: dict[str, Any] = loads(await self._house.value(self._sql["maintain"]))
         return done
 
     async def close(self) -> None:
