@@ -8,11 +8,16 @@ from webhook.endpoint as e join webhook.endpoint_sched as s on s.endpoint_id = e
 
 create or replace view webhook.events as
 select e.id, e.tenant, e.event_type, e.created_at, e.content_type, e.payload, octet_length(e.payload) as payload_bytes
-from webhook.event as e;
+from (
+    select v.id, v.tenant, v.event_type, v.created_at, v.content_type, v.payload from webhook.event as v
+    union all  -- those whose partition was dropped, while a delivery needs them; the same row may be in both for a while
+    select k.id, k.tenant, k.event_type, k.created_at, k.content_type, k.payload from webhook.event_kept as k
+    where not exists (select from webhook.event as v where v.id = k.id and v.created_at = k.created_at)
+) as e;
 
 -- `held` is derived: its endpoint is paused or disabled, or an operator set it aside (run_at = infinity).
 create or replace view webhook.deliveries as
-select d.id, d.event_id, d.endpoint_id, e.tenant, v.event_type, d.state, d.attempts, d.next_attempt_at,
+select d.id, d.event_id, d.endpoint_id, e.tenant, coalesce(v.event_type, k.event_type) as event_type, d.state, d.attempts, d.next_attempt_at,
        d.event_created_at as created_at, d.finished_at,
        coalesce(d.last_status, t.status) as last_status, coalesce(d.last_error, t.error) as last_error
 from (
@@ -31,6 +36,7 @@ from (
 ) as d
 join webhook.endpoint as e on e.id = d.endpoint_id
 left join webhook.event as v on v.id = d.event_id and v.created_at = d.event_created_at
+left join webhook.event_kept as k on k.id = d.event_id and k.created_at = d.event_created_at
 left join lateral (
     select a.status, case when a.outcome <> 'ok' then concat_ws(': ', a.outcome, a.error) end as error
     from webhook.attempt as a where d.look and a.delivery_id = d.id order by a.attempt desc limit 1

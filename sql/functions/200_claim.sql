@@ -297,10 +297,12 @@ begin
         'endpoints', (select coalesce(json_object_agg(c.id, c.settings), '{}') from config as c),
         'deliveries', coalesce(json_agg(json_build_array(
             p.id, p.endpoint_id, p.attempt, p.attempts_before, case when p.rate is not null then p.send_after end,
-            p.event_id, e.content_type, e.payload
+            p.event_id, coalesce(e.content_type, k.content_type), coalesce(e.payload, k.payload)
         ) order by p.send_after, p.id), '[]'))
     into document
-    from planned as p left join webhook.event as e on e.id = p.event_id and e.created_at = p.event_created_at;
+    from planned as p
+    left join webhook.event as e on e.id = p.event_id and e.created_at = p.event_created_at
+    left join webhook.event_kept as k on k.id = p.event_id and k.created_at = p.event_created_at;
     return document;
 end
 $$;

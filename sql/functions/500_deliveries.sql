@@ -38,6 +38,18 @@ begin
         raise exception 'webhook: delivery % changed hands just now', delivery_id
             using errcode = 'object_not_in_prerequisite_state', hint = 'Try again.';
     end if;
+    if before in ('delivered', 'dead', 'cancelled') then
+        -- Locked, so that retention does not drop the event while this makes it needed again.
+        perform from webhook.finished as f join webhook.event as e on e.id = f.event_id and e.created_at = f.event_created_at
+        where f.id = retry_delivery.delivery_id for key share of e;
+        if not found and not exists (
+            select from webhook.finished as f join webhook.event_kept as k on k.id = f.event_id and k.created_at = f.event_created_at
+            where f.id = retry_delivery.delivery_id
+        ) then
+            raise exception 'webhook: the event of delivery % is gone: it outlived its retention', delivery_id
+                using errcode = 'object_not_in_prerequisite_state', hint = 'Enqueue a new event; --retain-events keeps them longer.';
+        end if;
+    end if;
     with ended as (
         delete from webhook.finished as f where f.id = retry_delivery.delivery_id returning f.*
     )

@@ -14,7 +14,8 @@ order by e.nth
 -- name: endpoints_page
 -- Endpoints, by id or by filters: id, tenant, state, cursor, rows.
 select e.id, e.tenant, e.url, e.event_types, e.state, e.state_reason, e.rate, e.burst, e.max_in_flight, e.timeout_seconds,
-       e.circuit, e.created_at, e.in_flight, e.retry_seconds, e.headers::text as headers, e.not_before
+       e.circuit, e.created_at, e.in_flight, e.retry_seconds, e.headers::text as headers, e.not_before,
+       e.failing_since, e.recovering_since
 from webhook.endpoints as e
 where ($1::bigint is null or e.id = $1)
   and ($2::text is null or e.tenant = $2)
@@ -152,7 +153,8 @@ with pending as (
     select min(p.run_at) as run_at
     from (
         select s.endpoint_id, s.head from webhook.endpoint_sched as s
-        where s.state = 'enabled' order by s.next_at limit $2::int
+        where s.state = 'enabled' and (s.turn is not null or s.next_at < 'infinity')
+        order by s.turn nulls last, s.next_at limit $2::int
     ) as s
     cross join lateral (
         select q.run_at from webhook.pending as q
@@ -170,6 +172,36 @@ select case when p.n > $1 then greatest(e.n, p.n) else p.n end as backlog, p.n >
        (select count(*) from webhook.endpoint_sched as s where s.state = 'disabled') as endpoints_disabled,
        d.n as dead_last_24h, d.n > $1 as dead_last_24h_is_at_least
 from pending as p, inflight as i, dead as d, oldest as o, estimate as e
+
+-- name: stats_tables
+-- Size, and live and dead rows as Postgres counts them itself, of each table; partitions are added up under their parent.
+select coalesce(p.relname, c.relname)::text as table_name, sum(pg_total_relation_size(c.oid))::bigint as bytes,
+       sum(coalesce(t.n_live_tup, 0))::bigint as live_rows, sum(coalesce(t.n_dead_tup, 0))::bigint as dead_rows
+from pg_class as c
+left join pg_inherits as h on h.inhrelid = c.oid
+left join pg_class as p on p.oid = h.inhparent
+left join pg_stat_user_tables as t on t.relid = c.oid
+where c.relnamespace = 'webhook'::regnamespace and c.relkind = 'r'
+group by 1 order by bytes desc, table_name
+
+-- name: stats_snapshot
+-- The oldest snapshot of this database and who holds it: while it is held, no row that died since then can be removed.
+select h.kind, h.pid, h.name, h.user_name, h.state, h.age_transactions,
+       extract(epoch from clock_timestamp() - h.since)::float8 as seconds
+from (
+    select 'session' as kind, a.pid, a.application_name as name, a.usename::text as user_name, a.state,
+           age(a.backend_xmin) as age_transactions, a.xact_start as since
+    from pg_stat_activity as a
+    where a.backend_xmin is not null and a.datname = current_database() and a.pid <> pg_backend_pid()
+      and a.backend_type = 'client backend'
+    union all
+    select 'prepared transaction', null, x.gid, x.owner::text, null, age(x.transaction), x.prepared
+    from pg_prepared_xacts as x where x.database = current_database()
+    union all
+    select 'replication slot', s.active_pid, s.slot_name::text, null, null, age(coalesce(s.xmin, s.catalog_xmin)), null
+    from pg_replication_slots as s where s.xmin is not null
+) as h
+order by h.age_transactions desc, h.since limit 1
 
 -- name: check_partitions
 -- How many weeks in a row, this one first, have a partition of each table that grows with time.

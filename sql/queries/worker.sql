@@ -21,8 +21,11 @@ select webhook.has_due()
 select webhook.reap()
 
 -- name: maintain
--- One turn of housekeeping.
-select webhook.maintain()
+-- One turn of housekeeping: retention of idempotency keys, events, deliveries and attempts in seconds; null keeps for ever.
+select webhook.maintain(
+    keep_idempotency_keys => make_interval(secs => $1::float8), keep_events => make_interval(secs => $2::float8),
+    keep_deliveries => make_interval(secs => $3::float8), keep_attempts => make_interval(secs => $4::float8)
+)
 
 -- name: schema
 -- What this database says of itself, or nothing if it was never migrated.

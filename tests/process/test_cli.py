@@ -718,9 +718,17 @@ def test_a_fresh_database_passes_every_check(cli: Cli) -> None:
     done = cli("check")
 
     assert (0, {"ok"}) == (done.code, {line.split()[0] for line in done.out.splitlines()})
-    assert {"database", "encoding", "schema", "functions", "partitions", "default partitions", "wake", "backlogs"} == set(
-        results(cli("check", "--format", "json"))
-    )
+    assert {
+        "database",
+        "encoding",
+        "schema",
+        "functions",
+        "partitions",
+        "default partitions",
+        "wake",
+        "backlogs",
+        "oldest snapshot",
+    } == set(results(cli("check", "--format", "json")))
 
 
 def test_check_warns_of_what_is_not_as_it_should_be(cli: Cli, query: Query) -> None:

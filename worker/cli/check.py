@@ -7,14 +7,16 @@ from typing import Annotated, Literal
 import typer
 
 from worker.cli.options import AllowHttp, AllowNetwork, DatabaseUrl, OutputFormat
-from worker.cli.output import Format, emit_list, safe
+from worker.cli.output import Format, Record, emit_list, safe
 from worker.cli.session import with_database
+from worker.cli.stats import describe_holder
 from worker.settings import ExitCode, Settings
 from worker.store.database import Database, Row
 from worker.store.migrate import IncompatibleSchemaError, read_schema
 from worker.store.sql import functions_hash, statements
 
 WEEKS_AHEAD_MIN = 3  # this week and two more
+SNAPSHOT_WARN_SECONDS = 300.0
 WAKE_WARN_SECONDS, WAKE_FAIL_SECONDS = 10.0, 300.0
 TENANTS_NAMED = 5
 
@@ -77,6 +79,8 @@ async def _look(database: Database) -> tuple[list[Finding], ExitCode]:
     findings.append(_judge_defaults(filled))
     findings.append(_judge_wake(await database.value(sql["check_wake"])))
     findings.append(_judge_backlogs(await database.rows(sql["check_backlogs"])))
+    snapshots = await database.rows(sql["stats_snapshot"])
+    findings.append(_judge_snapshot(snapshots[0] if snapshots else None))
     failed = any(finding.result == "fail" for finding in findings)
     return findings, ExitCode.FAILED if failed else ExitCode.OK
 
@@ -93,6 +97,12 @@ def _judge_defaults(filled: list[str]) -> Finding:
     if not filled:
         return Finding("default partitions", "ok", "empty")
     return Finding("default partitions", "warn", f"rows in that of {', '.join(filled)}: partitions were missing for a while")
+
+
+def _judge_snapshot(snapshot: Record | None) -> Finding:
+    if snapshot is not None and (snapshot["seconds"] is None or snapshot["seconds"] > SNAPSHOT_WARN_SECONDS):
+        return Finding("oldest snapshot", "warn", f"{describe_holder(snapshot)}: nothing that died since can be removed")
+    return Finding("oldest snapshot", "ok", "recent")
 
 
 def _judge_wake(seconds: float) -> Finding:

@@ -2,11 +2,13 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
 
 from worker.core.backoff import parse_duration
+from worker.core.retention import Retention, parse_retention
 from worker.settings import ConfigurationError, ExitCode, Settings, without_password
 
 DEFAULT_CONCURRENCY = 64
@@ -34,7 +36,10 @@ def main(argv: Sequence[str]) -> int:
     from worker.store.migrate import IncompatibleSchemaError
 
     limits = Limits.for_lanes(arguments.concurrency, arguments.drain_timeout, arguments.slow_share)
-    options = ServeOptions(settings, limits, once=arguments.once)
+    retention = Retention(
+        arguments.retain_events, arguments.retain_deliveries, arguments.retain_attempts, arguments.retain_idempotency_keys
+    )
+    options = ServeOptions(settings, limits, once=arguments.once, retention=retention)
     uvloop = sys.implementation.name == "cpython" and sys.platform != "win32"
     try:
         orderly = anyio.run(serve, options, backend="asyncio", backend_options={"use_uvloop": uvloop})
@@ -71,7 +76,24 @@ def _parser() -> argparse.ArgumentParser:
         "--allow-network", action="append", metavar="CIDR", help="let private addresses be dialled (repeatable)"
     )
     parser.add_argument("--allow-http", action=argparse.BooleanOptionalAction, help="let plain http:// be sent")
+    for what, kept in (
+        ("events", "events, except what an unfinished delivery needs"),
+        ("deliveries", "finished deliveries"),
+        ("attempts", "attempts"),
+        ("idempotency-keys", "idempotency keys"),
+    ):
+        parser.add_argument(
+            f"--retain-{what}", type=_retention, metavar="D", help=f"how long {kept} are kept (30d; 'never' drops none)",
+            default=os.environ.get(f"WEBHOOK_WORKER_RETAIN_{what.replace('-', '_').upper()}", "30d"),
+        )  # fmt: skip
     return parser
+
+
+def _retention(text: str) -> float | None:
+    try:
+        return parse_retention(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}, and not 'never'") from error
 
 
 def _lanes(text: str) -> int:

@@ -175,9 +175,12 @@ class Endpoints:
             raise
 
 
+_MOMENTS = ("created_at", "not_before", "failing_since", "recovering_since")
+
+
 def _registered(row: Row) -> RegisteredEndpoint:
     converted: Row = {name: tuple(row[name]) for name in ("event_types", "retry_seconds")}
-    converted |= {name: row[name] and row[name].astimezone(UTC) for name in ("created_at", "not_before")}
+    converted |= {name: row[name] and row[name].astimezone(UTC) for name in _MOMENTS}
     return RegisteredEndpoint(**{**row, **converted, "headers": loads(row["headers"])})
 
 

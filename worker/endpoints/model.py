@@ -78,6 +78,8 @@ class RegisteredEndpoint:
     retry_seconds: tuple[float, ...]
     headers: Mapping[str, str] = field(repr=False)
     not_before: datetime | None
+    failing_since: datetime | None
+    recovering_since: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,17 @@
 """The slow work that any worker does for all: taking back expired leases, reconciling, partitions."""
 
 import logging
+from typing import Any
 
 import anyio
 
+from worker.core.retention import Retention
 from worker.pipeline.ports import StoreError
 from worker.store.postgres import PostgresStore
 
 TURN_SECONDS = 1.0
+TASKS_MAX = 10
+"""Tasks in a turn: one call each."""
 REAP_EVERY_TURNS = 3
 TURNS_AFTER_OUTAGE = 5
 """After the database was away, whoever kept outcomes records them first; only then are expired leases taken back."""
@@ -15,24 +19,34 @@ TURNS_AFTER_OUTAGE = 5
 log = logging.getLogger("worker.housekeeping")
 
 
-async def keep_house(store: PostgresStore) -> None:
-    """Take a turn every second; which tasks are due, and for whom, the database decides. Says what needed doing."""
+async def keep_house(store: PostgresStore, retention: Retention) -> None:
+    """Look every second; which tasks are due, and for whom, the database decides. Says what needed doing."""
     turn = 0
     while True:
         try:
             if turn >= 0 and turn % REAP_EVERY_TURNS == 0 and (taken_back := await store.reap()):
                 log.warning("took back %d deliveries from expired leases: a worker died or lost the database", taken_back)
-            done = await store.maintain()
-            if done.get("reconciled"):
-                log.warning("reconciled %d endpoints that had due deliveries but no visit planned", done["reconciled"])
-            if done.get("partitions"):
-                log.info("made %d partitions ahead", done["partitions"])
-            for tenant in done.get("backlog_near", ()):
-                log.warning("tenant %s deliveries wait: at its backlog limit, enqueue fails", tenant)
-            for tenant in done.get("backlog_back", ()):
-                log.warning("tenant %s deliveries wait: well below its backlog limit again", tenant)
+            for _ in range(TASKS_MAX):
+                done = await store.maintain(retention)
+                if not done:
+                    break
+                _say(done)
         except StoreError as error:
             log.debug("housekeeping put off: %s", error)  # the pipeline says that the database is away
             turn = -TURNS_AFTER_OUTAGE
         turn += 1
         await anyio.sleep(TURN_SECONDS)
+
+
+def _say(done: dict[str, Any]) -> None:
+    """Log what an operator may want to know of."""
+    if done.get("reconciled"):
+        log.warning("reconciled %d endpoints that had due deliveries but no visit planned", done["reconciled"])
+    if done.get("partitions"):
+        log.info("made %d partitions ahead", done["partitions"])
+    if "dropped" in done:
+        log.info("dropped the partition %s: older than its retention", done["dropped"])
+    for tenant in done.get("backlog_near", ()):
+        log.warning("tenant %s deliveries wait: at its backlog limit, enqueue fails", tenant)
+    for tenant in done.get("backlog_back", ()):
+        log.warning("tenant %s deliveries wait: well below its backlog limit again", tenant)

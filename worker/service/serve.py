@@ -5,11 +5,12 @@ import os
 import secrets
 import signal
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 
 from worker import __version__
+from worker.core.retention import Retention
 from worker.http.dial import GuardedBackend
 from worker.http.sender import HttpxSender
 from worker.http.transport import KeepAliveTransport
@@ -33,6 +34,7 @@ class ServeOptions:
     settings: Settings
     limits: Limits
     once: bool = False
+    retention: Retention = field(default_factory=Retention)
 
 
 async def serve(options: ServeOptions) -> bool:
@@ -57,7 +59,7 @@ async def serve(options: ServeOptions) -> bool:
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(_stop_on_signal, pipeline, group.cancel_scope)
-            group.start_soon(keep_house, store)
+            group.start_soon(keep_house, store, options.retention)
             group.start_soon(_watch, pipeline)
             await pipeline.run()
             group.cancel_scope.cancel()

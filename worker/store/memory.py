@@ -167,11 +167,6 @@ class MemoryStore(MemorySchedule):
         retries = len(self._endpoints[stored.endpoint_id].config.retry_seconds)
         return "dead" if stored.attempt - stored.attempts_before > retries else "retry"
 
-    async def maintain(self) -> dict[str, int]:
-        """Do nothing: there are no partitions here, and no wake-up is ever lost."""
-        await anyio.lowlevel.checkpoint()
-        return {}
-
     def _drain_wake(self) -> None:
         for endpoint_id, run_at in self._wake:
             sched = self._endpoints[endpoint_id]

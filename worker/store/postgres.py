@@ -7,6 +7,7 @@ from typing import Any
 from worker.core.escape import escape
 from worker.core.headers import check_headers
 from worker.core.model import Claim, Delivery, Endpoint, Outcome
+from worker.core.retention import Retention
 from worker.core.signing import SigningKey
 from worker.pipeline.ports import Claimed
 from worker.store.codec import dumps, loads
@@ -66,9 +67,17 @@ class PostgresStore:
         """Take back expired leases; return how many deliveries became due again or dead."""
         return int(await self._house.value(self._sql["reap"]))
 
-    async def maintain(self) -> dict[str, Any]:
-        """Take one turn of housekeeping; return what was done, by task."""
-        done: dict[str, Any] = loads(await self._house.value(self._sql["maintain"]))
+    async def maintain(self, retention: Retention) -> dict[str, Any]:
+        """Take one turn of housekeeping; return what was done, with `task`, or nothing if no task was due."""
+        done: dict[str, Any] = loads(
+            await self._house.value(
+                self._sql["maintain"],
+                retention.idempotency_keys_seconds,
+                retention.events_seconds,
+                retention.deliveries_seconds,
+                retention.attempts_seconds,
+            )
+        )
         return done
 
     async def close(self) -> None:
