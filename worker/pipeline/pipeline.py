@@ -11,6 +11,7 @@ from worker.core.classify import decide
 from worker.core.clock import DatabaseClock
 from worker.core.model import Decision, Delivery, Exchange, Outcome, Request
 from worker.core.signing import sign
+from worker.pipeline.hand import Hand
 from worker.pipeline.leases import Leases
 from worker.pipeline.limits import Counts, Limits
 from worker.pipeline.ports import Claimed, NotSentError, Sender, Store, StoreError
@@ -57,6 +58,7 @@ class Pipeline:
         """Endpoints that asked for quiet while more of theirs was claimed, on the monotonic clock."""
         self._recorder = Recorder(store, clock, limits.retry_store_seconds)
         self._leases = Leases(store, clock)
+        self._hand = Hand(limits, clock)
         self._at_work = 0
         self._behind_until = -math.inf
         self._stop_requested = anyio.Event()
@@ -108,8 +110,8 @@ class Pipeline:
         while not self.stopping:
             for delivery in self._ready.surplus():
                 self._release(delivery)
-            rows = self._limits.claimed_max - self.in_hand
-            if rows < self._limits.claimed_max // 4:
+            rows = self._room()
+            if rows < self._limits.ahead_min // 2:
                 await self._recorder.progress_or_timeout(self._limits.poll_seconds)
                 continue
             asked = self._clock()
@@ -131,6 +133,11 @@ class Pipeline:
             self._accept(claimed, asked + claimed.waited_seconds)
             if not claimed.more:
                 await self._wait(self._limits.poll_seconds)
+
+    def _room(self) -> int:
+        """How many more to claim. What is planned for later, or parked, is in nobody's way: only the limit of all counts it."""
+        ahead = self._at_work + self._ready.waiting + len(self._recorder)
+        return min(self._limits.claimed_max - self.in_hand, self._hand.size - ahead)
 
     def _patience(self) -> float:
         """How long a claim may wait in the store: with nothing in hand there is no reason to ask again and again."""
@@ -187,6 +194,7 @@ class Pipeline:
                 attempted = await self._deliver(delivery)
             finally:
                 self._at_work -= 1
+                self._hand.ended()
                 self._ready.done(delivery, attempted=attempted)
 
     async def _deliver(self, delivery: Delivery) -> bool:

@@ -52,6 +52,11 @@ class ReadyQueue:
     def __len__(self) -> int:
         return len(self._due) + len(self._ready) + len(self._planned) + self._parked_count + len(self._surplus)
 
+    @property
+    def waiting(self) -> int:
+        """Deliveries that the next free lanes may take: neither parked, nor planned for later."""
+        return len(self._due) + len(self._ready)
+
     def put(self, delivery: Delivery, send_at: float | None) -> None:
         """Add a delivery; `send_at` is on the monotonic clock, None for at once."""
         if send_at is None:

@@ -1,0 +1,31 @@
+"""How much a worker holds at once: a delivery that waits here waits behind what came before it, and nobody else can send it."""
+
+from collections.abc import Callable
+
+from worker.pipeline.limits import Limits
+
+MEASURE_SECONDS = 0.25
+
+
+class Hand:
+    """Bounds what is claimed: what the lanes carry, and ahead of them what they will be through with in a moment.
+
+    So what has just become due waits no longer than that moment behind what was claimed before, however slow the receivers.
+    """
+
+    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+        self._limits, self._clock = limits, clock
+        self._ended, self._since, self._per_second = 0, clock(), 0.0
+
+    def ended(self) -> None:
+        """Count one delivery that a lane is through with."""
+        self._ended += 1
+
+    @property
+    def size(self) -> int:
+        """How many deliveries the worker should hold now, planned and parked ones apart."""
+        now = self._clock()
+        if now - self._since >= MEASURE_SECONDS:
+            self._per_second, self._ended, self._since = self._ended / (now - self._since), 0, now
+        ahead = max(self._limits.ahead_min, int(self._per_second * self._limits.ahead_seconds))
+        return min(self._limits.claimed_max, self._limits.concurrency + ahead)
