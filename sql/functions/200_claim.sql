@@ -103,6 +103,7 @@ $$;
 --
 -- Turns are virtual time, in rows (start-time fair queueing: Goyal, Vin, Cheng, 1996): a tenant's next turn is a quantum, divided
 -- by its weight, after its last one, or now. So tenants take turns however many endpoints they have, and idle ones save nothing up.
+-- What has just become due (a row is expected of it) does not wait behind siblings that had their helping and have more (a quantum).
 -- Rate: GCRA (ITU-T I.371), each send planned at max(now, TAT - (burst - 1) / rate), at most `ahead` in the future.
 -- `avoid`: endpoints that this worker wants no more of just now. `wait_max`: how long to wait here while there is nothing to do,
 -- so that an idle worker makes a few calls a second and still learns of an event within some 25 ms.
@@ -167,17 +168,20 @@ begin
     end if;
     virtual_now := coalesce(virtual_now, nullif(floor_turn, '-infinity'), 0);
     new_claim := nextval('webhook.claim_id');
-    with share as materialized (  -- of the tenants in this claim: the last turn that each has, and how far apart its turns are
+    with share as materialized (  -- of the tenants in this claim: the last turns that each has, and how far apart its turns are
         select t.no as tenant_no, 1 / t.weight as step, greatest(virtual_now, (
             select s.turn from webhook.endpoint_sched as s
-            where s.tenant_no = t.no and s.turn >= virtual_now order by s.turn desc limit 1
-        )) as last_turn
+            where s.tenant_no = t.no and s.expected = 1 and s.turn >= virtual_now order by s.turn desc limit 1
+        )) as last_new, greatest(virtual_now, (
+            select s.turn from webhook.endpoint_sched as s
+            where s.tenant_no = t.no and s.expected = quantum and s.turn >= virtual_now order by s.turn desc limit 1
+        )) as last_again
         from webhook.tenant as t
         where t.no = any (array(select f.tenant_no from webhook.rows_of(fired || queued) as f))
     ), placed as materialized (
         select c.*, sum(c.expected) over (order by c.place, c.endpoint_id) - c.expected < rows_max as visited
         from (
-            select l.*, coalesce(l.turn, h.last_turn + h.step * row_number() over (
+            select l.*, coalesce(l.turn, h.last_new + h.step * row_number() over (
                        partition by l.tenant_no, l.turn is null order by l.next_at)) as place
             from webhook.rows_of(fired || queued) as l join share as h using (tenant_no)
         ) as c
@@ -244,10 +248,8 @@ begin
             select coalesce(m.taken, 0) as taken,
                    case when m.taken > 0 and v.rate is not null then v.from_tat + make_interval(secs => m.taken / v.rate) end as new_tat
         ) as n
-    ), requeued as (  -- due now: behind whatever its tenant has in the queue
-        select c.endpoint_id, greatest(h.last_turn, (
-                   select max(p.place) from placed as p where p.tenant_no = c.tenant_no and not p.visited
-               )) + h.step * quantum * row_number() over (partition by c.tenant_no order by c.place) as turn
+    ), requeued as (  -- due now: behind those of its tenant that had their helping, too
+        select c.endpoint_id, h.last_again + h.step * quantum * row_number() over (partition by c.tenant_no order by c.place) as turn
         from counted as c join share as h using (tenant_no)
         where c.due_at <= started
     ), rescheduled as (

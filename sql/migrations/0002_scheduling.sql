@@ -39,7 +39,7 @@ alter table webhook.endpoint_sched
     -- Read backwards from (endpoint, ∞) it meets the newest version first, however many dead ones are behind it.
     add primary key (endpoint_id, version);
 create index endpoint_sched_turn on webhook.endpoint_sched (turn) where turn is not null;
-create index endpoint_sched_tenant_turn on webhook.endpoint_sched (tenant_no, turn) where turn is not null;
+create index endpoint_sched_tenant_turn on webhook.endpoint_sched (tenant_no, expected, turn) where turn is not null;
 
 -- No endpoint that is due has a smaller turn or an earlier next_at: claims begin to read there, past the dead entries.
 -- Raised every few seconds, to what was found the time before, so that no transaction under way is overtaken.

@@ -9,7 +9,7 @@ class Limits:
 
     concurrency: int = 64
     claimed_max: int = 512
-    ahead_seconds: float = 0.15
+    ahead_seconds: float = 0.06
     ahead_min: int = 16
     claim_bytes_max: int = 16 * 1024 * 1024
     poll_seconds: float = 0.03

@@ -135,9 +135,8 @@ class Pipeline:
                 await self._wait(self._limits.poll_seconds)
 
     def _room(self) -> int:
-        """How many more to claim. What is planned for later, or parked, is in nobody's way: only the limit of all counts it."""
-        ahead = self._at_work + self._ready.waiting + len(self._recorder)
-        return min(self._limits.claimed_max - self.in_hand, self._hand.size - ahead)
+        """How many more to claim. What is planned, parked or being recorded is in nobody's way: the limit of all counts it."""
+        return min(self._limits.claimed_max - self.in_hand, self._hand.size - self._at_work - self._ready.waiting)
 
     def _patience(self) -> float:
         """How long a claim may wait in the store: with nothing in hand there is no reason to ask again and again."""

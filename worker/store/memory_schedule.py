@@ -56,8 +56,9 @@ class MemorySchedule(MemoryTables):
     def _next_turn(self, sched: Sched, last: dict[str, float], rows: int) -> float:
         """The turn so many rows after its tenant's last one, or after now: virtual time."""
         tenant = sched.config.tenant
-        if tenant not in last:
-            turns = [s.turn for s in self._endpoints.values() if s.config.tenant == tenant and s.turn is not None]
+        if tenant not in last:  # what has just become due does not wait behind siblings that had their helping
+            siblings = [s for s in self._endpoints.values() if s.config.tenant == tenant and s.expected == rows]
+            turns = [s.turn for s in siblings if s.turn is not None]
             last[tenant] = max([self._virtual_now, *turns])
         last[tenant] += rows / self._weights.get(tenant, 1.0)
         return last[tenant]
