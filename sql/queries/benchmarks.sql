@@ -29,7 +29,8 @@ vacuum analyze
 
 -- name: bench_pile
 -- $1 pending deliveries for each endpoint whose URL's path begins with $2; they share one event. The nth of an endpoint is
--- due n × $3 seconds from now; a negative $3 makes a backlog.
+-- due at a random moment in the nth slot of $3 seconds from now, so that endpoints are not in step; a negative $3 makes a
+-- backlog.
 with chosen as (
     select e.id, e.tenant from webhook.endpoint as e where e.url ~ ('^https?://[^/]+' || $2::text)
 ), stored as (
@@ -38,7 +39,7 @@ with chosen as (
     returning id, created_at
 ), piled as (
     insert into webhook.pending (id, endpoint_id, run_at, event_id, event_created_at, payload_bytes)
-    select nextval('webhook.delivery_id'), c.id, now() + n * make_interval(secs => $3::float8), s.id, s.created_at, 2
+    select nextval('webhook.delivery_id'), c.id, now() + (n - random()) * make_interval(secs => $3::float8), s.id, s.created_at, 2
     from stored as s, generate_series(1, $1::int) as n, chosen as c
     returning endpoint_id, run_at
 ), woken as (
