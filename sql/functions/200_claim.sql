@@ -121,6 +121,7 @@ declare
     called timestamptz := clock_timestamp();
     wake_max constant int := 10000;
     fired_max constant int := 500;  -- timers that have fired are put into the queue so many at a time
+    spacing constant int := 4;   -- rows between the turns of a tenant's endpoints that have just become due
     quantum constant int := 16;  -- rows of an endpoint in a visit, at least; fewer, larger visits leave fewer dead versions
     more boolean;
     started timestamptz;
@@ -181,7 +182,7 @@ begin
     ), placed as materialized (
         select c.*, sum(c.expected) over (order by c.place, c.endpoint_id) - c.expected < rows_max as visited
         from (
-            select l.*, coalesce(l.turn, h.last_new + h.step * row_number() over (
+            select l.*, coalesce(l.turn, h.last_new + h.step * spacing * row_number() over (
                        partition by l.tenant_no, l.turn is null order by l.next_at)) as place
             from webhook.rows_of(fired || queued) as l join share as h using (tenant_no)
         ) as c

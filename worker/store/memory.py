@@ -82,7 +82,7 @@ class MemoryStore(MemorySchedule):
         again = math.inf if due_at is None or sched.waits else max(due_at, sched.ready_at(max(sched.tat, tat), now))
         sched.turn = None
         if again <= now:
-            sched.turn, sched.expected, sched.next_at = self._next_turn(sched, {}, QUANTUM), QUANTUM, math.inf
+            sched.turn, sched.expected, sched.next_at = self._next_turn(sched, {}, QUANTUM, QUANTUM), QUANTUM, math.inf
         else:
             sched.next_at = again
         for nth, id_ in enumerate(ids, 1):

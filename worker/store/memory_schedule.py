@@ -10,6 +10,9 @@ from worker.core.circuit import OUR_OWN, Judgement, Outcomes, Probe, judge
 from worker.core.model import Decision
 from worker.store.memory_tables import MemoryTables, Sched, StoredDelivery
 
+SPACING = 4
+"""Rows between the turns of a tenant's endpoints that have just become due."""
+
 QUANTUM = 16
 """Rows of an endpoint in a visit, at least, once it is known to have more."""
 
@@ -41,7 +44,7 @@ class MemorySchedule(MemoryTables):
         self._virtual_now = max(self._virtual_now, min((turn for turn, _ in places), default=self._virtual_now))
         last: dict[str, float] = {}
         fired = sorted((s for s in wanted if s.next_at <= now), key=lambda s: s.next_at)
-        places += [(self._next_turn(sched, last, 1), sched) for sched in fired]
+        places += [(self._next_turn(sched, last, 1, SPACING), sched) for sched in fired]
         expected = 0
         visit: list[Sched] = []
         for turn, sched in sorted(places, key=lambda place: (place[0], place[1].config.id)):
@@ -53,11 +56,11 @@ class MemorySchedule(MemoryTables):
             expected += rows
         return visit
 
-    def _next_turn(self, sched: Sched, last: dict[str, float], rows: int) -> float:
+    def _next_turn(self, sched: Sched, last: dict[str, float], expected: int, rows: int) -> float:
         """The turn so many rows after its tenant's last one, or after now: virtual time."""
         tenant = sched.config.tenant
         if tenant not in last:  # what has just become due does not wait behind siblings that had their helping
-            siblings = [s for s in self._endpoints.values() if s.config.tenant == tenant and s.expected == rows]
+            siblings = [s for s in self._endpoints.values() if s.config.tenant == tenant and s.expected == expected]
             turns = [s.turn for s in siblings if s.turn is not None]
             last[tenant] = max([self._virtual_now, *turns])
         last[tenant] += rows / self._weights.get(tenant, 1.0)
