@@ -340,7 +340,11 @@ def test_any_order(dsn: str) -> None:
     run_state_machine_as_test(
         Schedule,
         settings=settings(
-            max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            derandomize="HYPOTHESIS_EXAMPLES" not in os.environ,
         ),
     )
 
