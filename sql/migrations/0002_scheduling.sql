@@ -76,6 +76,7 @@ create table webhook.wake_0 partition of webhook.wake for values in (0) with (au
 create table webhook.wake_1 partition of webhook.wake for values in (1) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 create table webhook.wake_2 partition of webhook.wake for values in (2) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 insert into webhook.wake (endpoint_id, run_at) select endpoint_id, run_at from webhook.wake_before;
+drop function if exists webhook.has_due();  -- it depends on the table; comes again with the functions
 drop table webhook.wake_before;
 
 drop function if exists webhook.claim(text, int, bigint, interval, interval);  -- it has one more parameter now
