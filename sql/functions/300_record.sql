@@ -165,7 +165,7 @@ begin
             turn = case when d.disable is null and not coalesce(d.opened, false) then s.turn end,
             next_at = case
                 when d.disable is not null or s.state <> 'enabled' or d.circuit = 'half_open' then 'infinity'
-                when d.circuit = 'open' then d.not_before  -- the probe
+                when d.circuit = 'open' then greatest(recorded, d.not_before)  -- the probe
                 when s.turn is not null then s.next_at
                 when d.in_flight >= s.max_in_flight then 'infinity'
                 when s.in_flight >= s.max_in_flight or d.recovered then  -- it was full, or resting: due at once
