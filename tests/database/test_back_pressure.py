@@ -9,7 +9,7 @@ from worker.store.database import Database, DatabaseError
 
 SET = "select webhook.set_tenant('a', $1::text::jsonb, actor => 'ann', reason => 'because')"
 ENQUEUE = "select webhook.enqueue('order.created', '{}', tenant => $1::text)"
-MEASURE = "select webhook.measure_backlogs()"
+MEASURE = "select webhook.measure_backlogs()::text"
 
 
 async def enqueue(database: Database, count: int, tenant: str = "a") -> None:
