@@ -25,6 +25,7 @@ begin
         cross join lateral (
             select n.endpoint_id from webhook.subscription as n
             where n.tenant = job.tenant and n.pattern = t.pattern and n.endpoint_id > job.cursor
+              and n.endpoint_id is distinct from job.about
               and (pg_visible_in_snapshot(n.added, job.snapshot)
                    or n.added >= (select pg_snapshot_xmax(pg_current_snapshot())))
               and (n.removed is null
@@ -32,6 +33,7 @@ begin
                            or n.removed >= (select pg_snapshot_xmax(pg_current_snapshot()))))
             order by n.endpoint_id limit rows_max
         ) as s
+        where job.about is null or t.pattern <> '*'
     ), target as materialized (
         select distinct s.endpoint_id from seen as s order by s.endpoint_id limit rows_max
     ), queued as (

@@ -72,6 +72,7 @@ declare
     claims bigint[];
     effects webhook.effect[];
     locked webhook.endpoint_sched[];
+    news webhook.news[];
     changed int;
 begin
     select array_agg(distinct (o ->> 0)::bigint) into claims from json_array_elements(outcomes::json) as o;
@@ -121,10 +122,17 @@ begin
                 array_agg(o.claim_id) filter (where o.verdict = 'void'),
                 min(o.due_at),
                 recorded + make_interval(secs => max(o.hold)),
-                max(o.disable))::webhook.effect as found, o.endpoint_id, count(*) as n
+                max(o.disable),
+                array_agg(o.event_id) filter (where o.verdict <> 'void' or o.disable is not null),
+                array_agg(o.event_created_at) filter (where o.verdict <> 'void' or o.disable is not null)
+               )::webhook.effect as found, o.endpoint_id, count(*) as n
         from ours as o group by o.endpoint_id
     )
-    select array_agg(e.found order by e.endpoint_id), coalesce(sum(e.n), 0) into effects, changed from effect as e;
+    select array_agg(e.found order by e.endpoint_id), coalesce(sum(e.n), 0), (
+        select array_agg(('delivery.dead', o.endpoint_id, o.outcome, array[o.event_id], array[o.event_created_at],
+                          o.id, o.attempt, o.status)::webhook.news)
+        from ours as o where o.disposition = 'dead')
+    into effects, changed, news from effect as e;
 
     select array_agg(s.found) into locked
     from unnest(effects) with ordinality as e cross join lateral (
@@ -134,6 +142,7 @@ begin
 
     with decided as (
         select l.endpoint_id, l.version, l.state as state_before, l.tat, l.rate, l.burst, e.due_at, e.hold_until,
+               e.event_ids, e.event_times,
                l.in_flight - coalesce(cardinality(e.ok_claims), 0) - coalesce(cardinality(e.failed_claims), 0)
                    - coalesce(cardinality(e.void_claims), 0) as in_flight,
                coalesce(e.disable, c.disable) as disable,
@@ -177,10 +186,19 @@ begin
             select webhook.ready_at(d.not_before, d.tat, webhook.rate_at(d.rate, d.recovering_since, recorded), d.burst) as ready_at
         ) as r
         where s.endpoint_id = d.endpoint_id and s.version = d.version
+    ), audited as (
+        insert into webhook.audit (actor, action, endpoint_id, reason)
+        select record.worker, 'endpoint.disable', d.endpoint_id, d.disable
+        from decided as d where d.disable is not null and d.state_before <> 'disabled'
     )
-    insert into webhook.audit (actor, action, endpoint_id, reason)
-    select record.worker, 'endpoint.disable', d.endpoint_id, d.disable
-    from decided as d where d.disable is not null and d.state_before <> 'disabled';
+    select news || array_agg((case when d.disable is not null then 'endpoint.disabled' else 'endpoint.recovered' end,
+                              d.endpoint_id, coalesce(d.disable, 'the receiver answers again'),
+                              d.event_ids, d.event_times, null, null, null)::webhook.news)
+    into news
+    from decided as d where (d.disable is not null or d.recovered) and d.state_before <> 'disabled';
+    if news is not null then
+        perform webhook.tell(news, recorded);
+    end if;
 
     delete from webhook.claim_batch as b
     where b.claim_id = any (claims) and not exists (select from webhook.inflight as i where i.claim_id = b.claim_id);

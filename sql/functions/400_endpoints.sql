@@ -177,6 +177,11 @@ begin
     where s.endpoint_id = set_endpoint_state.endpoint_id;
     insert into webhook.audit (actor, action, endpoint_id, reason)
     values (actor, action, set_endpoint_state.endpoint_id, reason);
+    if 'disabled' in (before, set_endpoint_state.state) then
+        perform webhook.tell(array[(case when before = 'disabled' then 'endpoint.recovered' else 'endpoint.disabled' end,
+                                    set_endpoint_state.endpoint_id, reason, null, null, null, null, null)::webhook.news],
+                             clock_timestamp());
+    end if;
 end
 $$;
 

@@ -19,6 +19,7 @@ as $$
             join webhook.subscription as s
                 on s.tenant = f.tenant and s.pattern = any (webhook.patterns(f.event_type))
                 and s.endpoint_id > f.cursor and s.removed is null
+                and (f.about is null or (s.pattern <> '*' and s.endpoint_id <> f.about))
             where f.tenant = count_backlog.tenant limit count_backlog.rows_max
         )
         limit count_backlog.rows_max

@@ -26,8 +26,8 @@ as $$
 declare
     kept int;
 begin
-    insert into webhook.event_kept (id, created_at, tenant, event_type, content_type, payload)
-    select e.id, e.created_at, e.tenant, e.event_type, e.content_type, e.payload
+    insert into webhook.event_kept (id, created_at, tenant, event_type, content_type, payload, operational)
+    select e.id, e.created_at, e.tenant, e.event_type, e.content_type, e.payload, e.operational
     from webhook.event as e
     where e.created_at >= starts and e.created_at < ends
       and e.id in (

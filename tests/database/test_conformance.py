@@ -893,3 +893,180 @@ async def test_pausing_does_not_lose_the_probe(bench: Bench) -> None:
 def send_at(delivery: Delivery) -> float:
     assert delivery.send_at is not None
     return delivery.send_at
+
+
+# -- operational webhooks --------------------------------------------------------------------------------------------
+
+LISTEN = ("endpoint.disabled", "endpoint.recovered", "delivery.dead")
+
+
+async def heard(bench: Bench) -> list[tuple[int, str, dict[str, Any]]]:
+    """Deliver what is due; return who got which operational event."""
+    got = []
+    while deliveries := await claim(bench.b):
+        await record(bench.b, deliveries)
+        got += [(d.endpoint.id, json.loads(d.payload or b"")) for d in deliveries if d.payload != b"{}"]
+    return sorted((endpoint, document["type"], document["data"]) for endpoint, document in got)
+
+
+async def disable(bench: Bench, endpoint: int, by: str) -> str:
+    """Disable an endpoint that gets order.created; return the reason for it."""
+    if by == "operator":
+        await bench.steer("disable", endpoint)
+        return ""
+    assert [] == await claim(bench.a)  # the timers of new endpoints
+    for _ in range(12):
+        await bench.enqueue()
+    if by == "410":
+        await record(bench.a, await claim(bench.a), "retry", retry=3600, disable="gone")
+        return "gone"
+    await fail(bench, 10)
+    await bench.pass_time(5 * 86_400)
+    await record(bench.a, await claim(bench.a, 1), "retry", retry=3600)
+    return "nothing but failures"
+
+
+@pytest.mark.parametrize("by", ["410", "failures", "operator"])
+async def test_told_of_a_disabled_endpoint(bench: Bench, by: str) -> None:
+    """A tenant's other endpoints can be told that one was disabled, and why; the URL's query stays out of it."""
+    listener = await bench.add(event_types=["endpoint.disabled"])
+    endpoint = await bench.add(event_types=["order.created"])
+    await bench.change(endpoint, url=URL + "?token=secret")
+    reason = await disable(bench, endpoint, by)
+    ((to, event_type, data),) = await heard(bench)
+    assert (listener, "endpoint.disabled") == (to, event_type)
+    assert data.pop("reason").startswith(reason)
+    assert {"endpoint_id": endpoint, "url": URL} == data
+    await bench.steer("disable", endpoint)
+    assert [] == await heard(bench)
+
+
+async def test_told_that_the_probe_was_answered(bench: Bench) -> None:
+    """A circuit that closes after its probe is told; the opening is not, nor what follows."""
+    listener = await bench.add(event_types=["endpoint.*"])
+    endpoint = await bench.add(event_types=["order.created"])
+    assert [] == await claim(bench.a)  # the timers of new endpoints
+    for _ in range(12):
+        await bench.enqueue()
+    await fail(bench, 10)
+    assert [] == await heard(bench)
+    await bench.pass_time(12.1)
+    await record(bench.a, await claim(bench.a))
+    data = {"endpoint_id": endpoint, "url": URL, "reason": "the receiver answers again"}
+    assert [(listener, "endpoint.recovered", data)] == await heard(bench)
+
+
+async def test_told_that_an_endpoint_was_enabled(bench: Bench) -> None:
+    """An operator who enables a disabled endpoint makes it known; pausing and resuming does not."""
+    listener = await bench.add(event_types=["endpoint.recovered"])
+    endpoint = await bench.add(event_types=["order.created"])
+    for verb in ("pause", "resume", "disable", "enable", "enable"):
+        await bench.steer(verb, endpoint)
+    data = {"endpoint_id": endpoint, "url": URL, "reason": ""}
+    assert [(listener, "endpoint.recovered", data)] == await heard(bench)
+
+
+@pytest.mark.parametrize("by", ["receiver", "reaper"])
+async def test_told_of_a_dead_delivery(bench: Bench, by: str) -> None:
+    """A delivery whose attempts are used up is told, whoever recorded it."""
+    listener = await bench.add(event_types=["delivery.*"])
+    endpoint = await bench.add(event_types=["order.created"], retry_seconds=[])
+    event = await bench.enqueue()
+    (delivery,) = await claim(bench.a)
+    if by == "receiver":
+        await record(bench.a, [delivery], "dead")
+    else:
+        await bench.pass_time(31)
+        await bench.b.reap()
+    outcome = {"receiver": ("http_status", 500), "reaper": ("lease_expired", None)}[by]
+    data = {
+        "delivery_id": delivery.id,
+        "event_id": event,
+        "event_type": "order.created",
+        "endpoint_id": endpoint,
+        "attempts": 1,
+        "last_outcome": outcome[0],
+        "last_status": outcome[1],
+    }
+    assert [(listener, "delivery.dead", data)] == await heard(bench)
+
+
+async def test_operational_events_are_for_those_who_name_them(bench: Bench) -> None:
+    """An endpoint for every event type gets what producers enqueue; operational events go to those that name them."""
+    endpoint = await bench.add(event_types=["order.created"])
+    for types in ([], ["*"], ["order.*"], ["endpoint.recovered"]):
+        await bench.add(event_types=types)
+    named = [await bench.add(event_types=types) for types in (["endpoint.disabled"], ["*", "endpoint.*"])]
+    await bench.add("another", event_types=["endpoint.disabled"])
+    await bench.steer("disable", endpoint)
+    assert named == [to for to, _, _ in await heard(bench)]
+
+
+async def test_no_endpoint_hears_of_itself(bench: Bench) -> None:
+    """What happened to an endpoint is told to others only."""
+    first, second = [await bench.add(event_types=[*LISTEN, "order.created"]) for _ in range(2)]
+    await bench.enqueue()
+    await record(bench.a, await claim(bench.a), "dead")
+    await bench.steer("disable", first)
+    told = [(to, event_type, data["endpoint_id"]) for to, event_type, data in await heard(bench)]
+    assert [(second, "delivery.dead", first), (second, "endpoint.disabled", first)] == told
+    await bench.steer("enable", first)
+    told = [(to, event_type, data["endpoint_id"]) for to, event_type, data in await heard(bench)]
+    assert [(first, "delivery.dead", second), (second, "endpoint.recovered", first)] == told
+
+
+@pytest.mark.parametrize("end", ["dead", "gone", "failing", "recovered"])
+async def test_operational_deliveries_lead_to_no_events(bench: Bench, end: str) -> None:
+    """Nobody is told what becomes of deliveries of operational events; they move their endpoint's circuit all the same."""
+    listener = await bench.add(event_types=["endpoint.disabled"], max_in_flight=1000)
+    endpoint = await bench.add(event_types=["order.created"])
+    for verb in ("disable", "enable") * 12:
+        await bench.steer(verb, endpoint)
+    await bench.add(event_types=LISTEN)
+    deliveries = await claim(bench.a)
+    assert [listener] * 12 == [delivery.endpoint.id for delivery in deliveries]
+    if end == "dead":
+        await record(bench.a, deliveries, "dead")
+    elif end == "gone":
+        await record(bench.a, deliveries, "retry", disable="gone")
+    else:
+        await record(bench.a, deliveries, "retry")
+        await bench.pass_time(5 * 86_400)
+        await record(bench.a, await claim(bench.a), "delivered" if end == "recovered" else "retry")
+    found = (await bench.circuit(listener), await bench.endpoint_state(listener))
+    expected = {"dead": ("open", "enabled"), "gone": ("closed", "disabled"), "failing": ("open", "disabled")}
+    assert expected.get(end, ("closed", "enabled")) == found
+    assert 12 == len(await bench.states())
+
+
+@pytest.mark.parametrize("answer", ["dead", "gone", "flapping"])
+async def test_two_that_listen_to_each_other_come_to_rest(bench: Bench, answer: str) -> None:
+    """Two broken endpoints that hear of each other make no more events than their ordinary deliveries had outcomes."""
+    for _ in range(2):
+        await bench.add(event_types=[*LISTEN, "order.created"])
+    for _ in range(11):
+        await bench.enqueue()
+    for turn in range(80):
+        deliveries = await claim(bench.a)
+        if answer == "flapping":  # well when it is asked once, down when it is asked for more
+            await record(bench.a, deliveries, "delivered" if turn % 2 else "retry", retry=1)
+        else:
+            await record(
+                bench.a, deliveries, "dead" if answer == "dead" else "retry", disable="gone" if answer == "gone" else None
+            )
+        await bench.pass_time(3600)
+    states = Counter(state for state, _ in await bench.states())
+    assert {"dead": {"dead": 44}, "gone": {"held": 24}, "flapping": {"delivered": 44}}[answer] == states
+
+
+async def test_told_once(bench: Bench) -> None:
+    """A record that is made twice tells once."""
+    await bench.add(event_types=LISTEN)
+    await bench.add(event_types=["order.created"])
+    for _ in range(2):
+        await bench.enqueue()
+    first, second = await claim(bench.a)
+    for _ in range(2):
+        await record(bench.a, [first], "dead")
+        await record(bench.a, [second], "retry", disable="gone")
+    assert ["delivery.dead", "endpoint.disabled"] == [event_type for _, event_type, _ in await heard(bench)]

@@ -16,6 +16,7 @@ import anyio.lowlevel
 from worker.core.circuit import RECOVERY_SECONDS
 from worker.core.model import Claim, Decision, Delivery, Outcome
 from worker.pipeline.ports import Claimed, StoreError
+from worker.store.memory_operational import died
 from worker.store.memory_schedule import QUANTUM, MemorySchedule, Told
 from worker.store.memory_tables import Sched, StoredAttempt, StoredDelivery
 
@@ -128,6 +129,8 @@ class MemoryStore(MemorySchedule):
             if decision.disposition == "retry":
                 stored.run_at = recorded + decision.retry_seconds
             stored.state = decision.disposition if decision.disposition in ("delivered", "dead") else "pending"
+            if stored.state == "dead" and not stored.event.operational:
+                self._tell("delivery.dead", self._endpoints[stored.endpoint_id], died(stored))
         for endpoint_id, ended in changed.items():
             self._free(self._endpoints[endpoint_id], ended, recorded)
         return sum(map(len, changed.values()))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from worker.core.circuit import OUR_OWN, Judgement, Outcomes, Probe, judge
 from worker.core.model import Decision
+from worker.store.memory_operational import changed
 from worker.store.memory_tables import MemoryTables, Sched, StoredDelivery
 
 SPACING = 4
@@ -92,9 +93,11 @@ class MemorySchedule(MemoryTables):
         hold_until = recorded + max((d.hold_seconds for d in decisions if d.hold_seconds is not None), default=-math.inf)
         sched.not_before = max(sched.not_before, hold_until)
         reason = max((d.disable_reason for d in decisions if d.disable_reason is not None), default=None)
-        judged = self._judge(sched, [told for _, told in ended], recorded)
+        judged, before = self._judge(sched, [told for _, told in ended], recorded), sched.state
         if judged.failing_too_long:
             reason = reason or "nothing but failures"
+        if before != "disabled" and any(_speaks(told.decision) and not stored.event.operational for stored, told in ended):
+            self._tell_change(sched, reason, recovered=judged.recovered)
         if reason is not None:
             if sched.state != "disabled":
                 self.audit.append(("endpoint.disable", sched.config.id, reason))
@@ -111,6 +114,12 @@ class MemorySchedule(MemoryTables):
             else:
                 due = max(min(again)[0], ready_at) if again else math.inf
                 sched.next_at = max(hold_until, min(sched.next_at, due))
+
+    def _tell_change(self, sched: Sched, disable_reason: str | None, *, recovered: bool) -> None:
+        if disable_reason is not None:
+            self._tell("endpoint.disabled", sched, changed(sched, disable_reason))
+        elif recovered:
+            self._tell("endpoint.recovered", sched, changed(sched, "the receiver answers again"))
 
     def _judge(self, sched: Sched, ended: list[Told], recorded: float) -> Judgement:
         """Let the outcomes move the endpoint's circuit, and its quiet."""
@@ -131,3 +140,8 @@ def _verdict(decision: Decision) -> Probe:
         return "ok"
     ours = decision.disposition == "released" or decision.disable_reason is not None or decision.outcome in OUR_OWN
     return "void" if ours else "failed"
+
+
+def _speaks(decision: Decision) -> bool:
+    """Whether an outcome says something of the receiver, be it that it is gone."""
+    return decision.disable_reason is not None or _verdict(decision) != "void"

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from bisect import insort
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from worker.core.circuit import Circuit
 from worker.core.model import Endpoint
 from worker.core.signing import SigningKey
 from worker.pipeline.ports import StoreError
+from worker.store.memory_operational import changed, document
 
 AHEAD_SECONDS = 0.5
 """How far ahead of the claim a send may be planned."""
@@ -32,6 +33,7 @@ class StoredEvent:
     event_type: str
     payload: bytes
     content_type: str
+    operational: bool = False
 
 
 @dataclass(slots=True)
@@ -146,16 +148,31 @@ class MemoryTables:
             first = self._idempotency_keys.setdefault((tenant, idempotency_key), event_id)
             if first != event_id:
                 return first
-        event = self.events[event_id] = StoredEvent(event_id, tenant, event_type, payload, content_type)
+        event = StoredEvent(event_id, tenant, event_type, payload, content_type)
         run_at = self._clock() if deliver_at is None else deliver_at
-        wanted = patterns(event_type)
-        for sched in self._endpoints.values():
-            if sched.config.tenant == tenant and not wanted.isdisjoint(sched.event_types or ("*",)):
-                id_ = len(self.deliveries) + 1
-                self.deliveries[id_] = StoredDelivery(id_, sched.config.id, event, run_at)
-                insort(sched.queue, (run_at, id_))
-                self._wake.append((sched.config.id, run_at))
+        self._queue(event, self._subscribers(tenant, patterns(event_type)), run_at)
         return event_id
+
+    def _subscribers(self, tenant: str, wanted: Collection[str]) -> list[Sched]:
+        of_tenant = [sched for sched in self._endpoints.values() if sched.config.tenant == tenant]
+        return [sched for sched in of_tenant if not set(wanted).isdisjoint(sched.event_types or ("*",))]
+
+    def _queue(self, event: StoredEvent, targets: list[Sched], run_at: float) -> None:
+        self.events[event.id] = event
+        for sched in targets:
+            id_ = len(self.deliveries) + 1
+            self.deliveries[id_] = StoredDelivery(id_, sched.config.id, event, run_at)
+            insort(sched.queue, (run_at, id_))
+            self._wake.append((sched.config.id, run_at))
+
+    def _tell(self, event_type: str, about: Sched, data: Mapping[str, Any]) -> None:
+        """Enqueue an operational event for those who name it, and are not the endpoint it is about: see 290_operational.sql."""
+        tenant, now = about.config.tenant, self._clock()
+        targets = [sched for sched in self._subscribers(tenant, patterns(event_type) - {"*"}) if sched is not about]
+        if targets:
+            payload = document(event_type, now, data)
+            event = StoredEvent(len(self.events) + 1, tenant, event_type, payload, "application/json", operational=True)
+            self._queue(event, targets, now)
 
     # -- operators ---------------------------------------------------------------------------------------------------
 
@@ -238,6 +255,7 @@ class MemoryTables:
         if sched.state == state and not (closes and sched.circuit.state != "closed"):
             return
         enabled = state == "enabled"
+        before = sched.state
         if closes:  # somebody has looked; what failed before then comes back at a growing rate
             failing = sched.circuit.failing_since is not None
             sched.circuit = Circuit(recovering_since=self._clock() if failing else None)
@@ -249,6 +267,8 @@ class MemoryTables:
         else:
             sched.next_at = math.inf
         self.audit.append((action, endpoint_id, reason))
+        if "disabled" in (before, state):
+            self._tell("endpoint.recovered" if before == "disabled" else "endpoint.disabled", sched, changed(sched, reason))
 
 
 def patterns(event_type: str) -> set[str]:
