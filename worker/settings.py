@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from worker.core.address import Network, parse_networks
+from worker.core.retention import Retention, parse_retention
 
 CREDENTIAL_BYTES_MAX = 8192
 
@@ -92,6 +93,23 @@ def read_allow_http(flag: bool | None = None, environ: Mapping[str, str] | None 
     if text in ("", "0", "false", "no", "off"):
         return False
     raise ConfigurationError(f"WEBHOOK_WORKER_ALLOW_HTTP is {text!r}; write 1 to allow plain http, or leave it out")
+
+
+def read_retention(flags: Mapping[str, str | None], environ: Mapping[str, str] | None = None) -> Retention:
+    """Return how long what is finished is kept, given the flags by the words that follow `retain_`. 30 days by default."""
+    environ = os.environ if environ is None else environ
+    seconds: dict[str, float | None] = {}
+    for name, flag in flags.items():
+        source, text = f"--retain-{name.replace('_', '-')}", flag
+        if text is None:
+            source = f"WEBHOOK_WORKER_RETAIN_{name.upper()}"
+            text = environ.get(source) or None
+        if text is not None:
+            try:
+                seconds[f"{name}_seconds"] = parse_retention(text)
+            except ValueError as error:
+                raise ConfigurationError(f"{source}: {error}") from None
+    return Retention(**seconds)
 
 
 def without_password(text: str) -> str:

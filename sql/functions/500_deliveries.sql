@@ -39,13 +39,15 @@ begin
             using errcode = 'object_not_in_prerequisite_state', hint = 'Try again.';
     end if;
     if before in ('delivered', 'dead', 'cancelled') then
-        -- Locked, so that retention does not drop the event while this makes it needed again.
+        -- Locked where it is, so that retention does not take the event away while this makes it needed again.
         perform from webhook.finished as f join webhook.event as e on e.id = f.event_id and e.created_at = f.event_created_at
         where f.id = retry_delivery.delivery_id for key share of e;
-        if not found and not exists (
-            select from webhook.finished as f join webhook.event_kept as k on k.id = f.event_id and k.created_at = f.event_created_at
-            where f.id = retry_delivery.delivery_id
-        ) then
+        if not found then
+            perform from webhook.finished as f
+            join webhook.event_kept as k on k.id = f.event_id and k.created_at = f.event_created_at
+            where f.id = retry_delivery.delivery_id for key share of k;
+        end if;
+        if not found then
             raise exception 'webhook: the event of delivery % is gone: it outlived its retention', delivery_id
                 using errcode = 'object_not_in_prerequisite_state', hint = 'Enqueue a new event; --retain-events keeps them longer.';
         end if;

@@ -75,6 +75,7 @@ $$;
 -- One turn of housekeeping for whichever worker comes first; the others find nothing due. One task a call: each is short,
 -- and no task holds its locks while another runs. Returns what was done, as JSON text.
 -- What was done always has "task"; {} says that nothing was due. The keep_… are retentions; null keeps for ever.
+-- A task that fails is undone, said as "failed", and tried again in a minute: it must not keep the others from their turns.
 create or replace function webhook.maintain(
     reconcile_every interval default '45 s', keep_idempotency_keys interval default '30 days',
     keep_events interval default null, keep_deliveries interval default null, keep_attempts interval default null
@@ -94,6 +95,7 @@ begin
         where m.due_at <= clock_timestamp() order by m.due_at limit 1 for update skip locked
     loop
         done := jsonb_build_object('task', turn.task);
+        begin
         case turn.task
         when 'reconcile' then
             select * into step from webhook.reconcile(turn.cursor, 2000);
@@ -130,16 +132,23 @@ begin
         when 'retention' then
             done := done || webhook.retain(keep_events, keep_deliveries, keep_attempts);
             update webhook.maintenance as m set due_at = clock_timestamp() + case
-                when done ? 'kept' or done ? 'dropped' or done ? 'deleted' then interval '0'
-                when done ? 'locked' then interval '5 s' else interval '10 minutes' end
+                when done ? 'locked' then interval '1 minute'
+                when done ? 'kept' or done ? 'dropped' or done ? 'deleted' then interval '0' else interval '10 minutes' end
             where m.task = turn.task;
         when 'kept_events' then
-            done := done || jsonb_build_object('kept_events_deleted', webhook.forget_kept_events(keep_events));
-            update webhook.maintenance as m set due_at = clock_timestamp() + interval '1 hour' where m.task = turn.task;
+            deleted := webhook.forget_kept_events(keep_events);
+            done := done || jsonb_build_object('kept_events_deleted', deleted);
+            update webhook.maintenance as m set
+                due_at = clock_timestamp() + case when deleted > 0 then interval '10 s' else interval '1 hour' end
+            where m.task = turn.task;
         when 'subscriptions' then
             done := done || jsonb_build_object('subscriptions_forgotten', webhook.forget_subscriptions());
             update webhook.maintenance as m set due_at = clock_timestamp() + interval '10 minutes' where m.task = turn.task;
         end case;
+        exception when others then
+            done := jsonb_build_object('task', turn.task, 'failed', sqlerrm);
+            update webhook.maintenance as m set due_at = clock_timestamp() + interval '1 minute' where m.task = turn.task;
+        end;
     end loop;
     return done::text;
 end

@@ -75,7 +75,7 @@ with candidate as (
           and ($2::bigint is null or p.endpoint_id = $2)
           and ($3::text is null or exists (select from webhook.endpoint as e where e.id = p.endpoint_id and e.tenant = $3))
           and ($4::text is null or exists (
-              select from webhook.event as v where v.id = p.event_id and v.created_at = p.event_created_at and v.event_type = $4))
+              select from webhook.events as v where v.id = p.event_id and v.created_at = p.event_created_at and v.event_type = $4))
           and ($5::timestamptz is null or p.event_created_at >= $5)
           and ($6::bigint is null or p.id < $6)
         order by p.id desc limit $7::int
@@ -85,7 +85,7 @@ with candidate as (
           and ($2::bigint is null or i.endpoint_id = $2)
           and ($3::text is null or exists (select from webhook.endpoint as e where e.id = i.endpoint_id and e.tenant = $3))
           and ($4::text is null or exists (
-              select from webhook.event as v where v.id = i.event_id and v.created_at = i.event_created_at and v.event_type = $4))
+              select from webhook.events as v where v.id = i.event_id and v.created_at = i.event_created_at and v.event_type = $4))
           and ($5::timestamptz is null or i.event_created_at >= $5)
           and ($6::bigint is null or i.id < $6)
         order by i.id desc limit $7::int
@@ -95,7 +95,7 @@ with candidate as (
           and ($2::bigint is null or f.endpoint_id = $2)
           and ($3::text is null or exists (select from webhook.endpoint as e where e.id = f.endpoint_id and e.tenant = $3))
           and ($4::text is null or exists (
-              select from webhook.event as v where v.id = f.event_id and v.created_at = f.event_created_at and v.event_type = $4))
+              select from webhook.events as v where v.id = f.event_id and v.created_at = f.event_created_at and v.event_type = $4))
           and ($5::timestamptz is null or (f.event_created_at >= $5 and f.finished_at >= $5))
           and ($6::bigint is null or f.id < $6)
         order by f.id desc limit $7::int
@@ -185,20 +185,23 @@ where c.relnamespace = 'webhook'::regnamespace and c.relkind = 'r'
 group by 1 order by bytes desc, table_name
 
 -- name: stats_snapshot
--- The oldest snapshot of this database and who holds it: while it is held, no row that died since then can be removed.
+-- The oldest snapshot of this database and who holds it: while it is held, no row that died since then can be removed. A
+-- transaction that has written counts although it reads nothing now: it has no snapshot, but an id that all must respect.
+-- Of a standby and a slot Postgres does not say since when.
 select h.kind, h.pid, h.name, h.user_name, h.state, h.age_transactions,
-       extract(epoch from clock_timestamp() - h.since)::float8 as seconds
+       extract(epoch from clock_timestamp() - h.since)::float8 as seconds, h.query_start
 from (
-    select 'session' as kind, a.pid, a.application_name as name, a.usename::text as user_name, a.state,
-           age(a.backend_xmin) as age_transactions, a.xact_start as since
+    select case a.backend_type when 'walsender' then 'standby' else 'session' end as kind, a.pid, a.application_name as name,
+           a.usename::text as user_name, a.state, greatest(age(a.backend_xmin), age(a.backend_xid)) as age_transactions,
+           a.xact_start as since, a.query_start
     from pg_stat_activity as a
-    where a.backend_xmin is not null and a.datname = current_database() and a.pid <> pg_backend_pid()
-      and a.backend_type = 'client backend'
+    where (a.backend_xmin is not null or a.backend_xid is not null) and a.pid <> pg_backend_pid()
+      and ((a.backend_type = 'client backend' and a.datname = current_database()) or a.backend_type = 'walsender')
     union all
-    select 'prepared transaction', null, x.gid, x.owner::text, null, age(x.transaction), x.prepared
+    select 'prepared transaction', null, x.gid, x.owner::text, null, age(x.transaction), x.prepared, null
     from pg_prepared_xacts as x where x.database = current_database()
     union all
-    select 'replication slot', s.active_pid, s.slot_name::text, null, null, age(coalesce(s.xmin, s.catalog_xmin)), null
+    select 'replication slot', s.active_pid, s.slot_name::text, null, null, age(s.xmin), null, null
     from pg_replication_slots as s where s.xmin is not null
 ) as h
 order by h.age_transactions desc, h.since limit 1

@@ -698,6 +698,45 @@ def test_stats_say_what_there_is(cli: Cli, query: Query, deliver: Callable[..., 
     assert "1 enabled, 1 paused, 0 disabled" in cli("stats").out
 
 
+def test_stats_say_how_large_the_tables_are(cli: Cli) -> None:
+    """Each table once, with its partitions in it, and after it the oldest snapshot, here none."""
+    record = cli("stats", "--format", "json").json
+    names = [table["table_name"] for table in record["tables"]]
+
+    assert ["tables", "oldest_snapshot"] == list(record)[-2:]
+    assert {"event", "finished", "attempt", "pending", "wake"} <= set(names)
+    assert [] == [name for name in names if names.count(name) > 1 or name.endswith("_default")]
+    assert {"table_name", "bytes", "live_rows", "dead_rows"} == set(record["tables"][0])
+    assert record["oldest_snapshot"] is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds", "pid", "result"),
+    [
+        ("session", check.SNAPSHOT_WARN_SECONDS + 1, 7, "warn"), ("session", 1.0, 7, "ok"),
+        ("replication slot", None, None, "warn"), ("replication slot", None, 7, "ok"), ("standby", None, 7, "ok"),
+    ],
+)  # fmt: skip
+def test_an_old_snapshot_is_a_warning_that_names_its_holder(
+    kind: str, seconds: float | None, pid: int | None, result: str
+) -> None:
+    """Older than five minutes, or held for a standby that is not there."""
+    holder = {"kind": kind, "seconds": seconds, "pid": pid, "name": "report", "user_name": None, "state": None}
+    finding = check._judge_snapshot(holder)
+
+    assert (result, result == "warn") == (finding.result, f"by the {kind} report" in finding.detail)
+
+
+def test_a_delivery_is_found_by_the_type_of_a_kept_event(cli: Cli, query: Query) -> None:
+    """Also when its event's partition is gone."""
+    cli("endpoints", "add", URL)
+    cli("enqueue", "order.created", "--payload", "1")
+    query("with gone as (delete from webhook.event returning *) insert into webhook.event_kept "
+          "select id, created_at, tenant, event_type, content_type, payload from gone")  # fmt: skip
+
+    assert 1 == len(cli("deliveries", "list", "--event-type", "order.created", "--format", "json").json)
+
+
 def test_a_backlog_beyond_the_bound_is_marked_as_an_estimate(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """No big table is counted."""
     monkeypatch.setattr(stats, "COUNTED_MAX", 2)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from worker.core.address import parse_networks
+from worker.core.retention import Retention
 from worker.settings import (
     ConfigurationError,
     ExitCode,
@@ -14,6 +15,7 @@ from worker.settings import (
     read_allow_http,
     read_allow_networks,
     read_database_url,
+    read_retention,
     without_password,
 )
 
@@ -170,3 +172,35 @@ def test_settings_import_little() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert "[]" == done.stdout.strip()
+
+
+NO_FLAGS = dict.fromkeys(("events", "deliveries", "attempts", "idempotency_keys"))
+
+
+def test_retention_is_thirty_days_unless_said_otherwise() -> None:
+    """Without flag and variable, and with an empty variable, everything is kept for 30 days."""
+    assert Retention() == read_retention(NO_FLAGS, {"WEBHOOK_WORKER_RETAIN_EVENTS": ""})
+    assert 30 * 86_400 == Retention().events_seconds
+
+
+def test_retention_is_read_from_flag_then_environment() -> None:
+    """A flag wins over the environment; `never` is a retention too."""
+    environ = {"WEBHOOK_WORKER_RETAIN_EVENTS": "2d", "WEBHOOK_WORKER_RETAIN_IDEMPOTENCY_KEYS": "never"}
+
+    assert Retention(events_seconds=3_600.0, idempotency_keys_seconds=None) == read_retention(
+        {**NO_FLAGS, "events": "1h"}, environ
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "source"),
+    [
+        ({"idempotency_keys": "soon"}, {}, "--retain-idempotency-keys"),
+        ({"events": ""}, {}, "--retain-events"),
+        ({"events": None}, {"WEBHOOK_WORKER_RETAIN_EVENTS": "30"}, "WEBHOOK_WORKER_RETAIN_EVENTS"),
+    ],
+)
+def test_a_wrong_retention_names_its_source(flags: dict[str, str | None], environ: dict[str, str], source: str) -> None:
+    """Where it was read, and what may be written instead."""
+    with pytest.raises(ConfigurationError, match=f"^{source}: .*like 90s, 15m, 1.5h or 2d12h, and not 'never'$"):
+        read_retention(flags, environ)

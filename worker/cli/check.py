@@ -100,7 +100,10 @@ def _judge_defaults(filled: list[str]) -> Finding:
 
 
 def _judge_snapshot(snapshot: Record | None) -> Finding:
-    if snapshot is not None and (snapshot["seconds"] is None or snapshot["seconds"] > SNAPSHOT_WARN_SECONDS):
+    if snapshot is None:
+        return Finding("oldest snapshot", "ok", "none is held")
+    seconds, pid = snapshot["seconds"], snapshot["pid"]
+    if pid is None if seconds is None else seconds > SNAPSHOT_WARN_SECONDS:  # seconds are not known of a slot or a standby
         return Finding("oldest snapshot", "warn", f"{describe_holder(snapshot)}: nothing that died since can be removed")
     return Finding("oldest snapshot", "ok", "recent")
 

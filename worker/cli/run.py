@@ -2,17 +2,21 @@
 
 import argparse
 import logging
-import os
 import signal
 import sys
 from collections.abc import Sequence
 
 from worker.core.backoff import parse_duration
-from worker.core.retention import Retention, parse_retention
-from worker.settings import ConfigurationError, ExitCode, Settings, without_password
+from worker.settings import ConfigurationError, ExitCode, Settings, read_retention, without_password
 
 DEFAULT_CONCURRENCY = 64
 CONCURRENCY_MAX = 10_000
+RETAINED = {
+    "events": "events, except what an unfinished delivery needs,",
+    "deliveries": "finished deliveries",
+    "attempts": "attempts",
+    "idempotency_keys": "idempotency keys",
+}
 DEFAULT_SLOW_SHARE = 0.5
 
 
@@ -25,6 +29,7 @@ def main(argv: Sequence[str]) -> int:
         settings = Settings.load(
             database_url=arguments.database_url, allow_networks=arguments.allow_network, allow_http=arguments.allow_http
         )
+        retention = read_retention({name: getattr(arguments, f"retain_{name}") for name in RETAINED})
     except ConfigurationError as error:
         return _failed(error, ExitCode.CONFIGURATION)
 
@@ -36,9 +41,6 @@ def main(argv: Sequence[str]) -> int:
     from worker.store.migrate import IncompatibleSchemaError
 
     limits = Limits.for_lanes(arguments.concurrency, arguments.drain_timeout, arguments.slow_share)
-    retention = Retention(
-        arguments.retain_events, arguments.retain_deliveries, arguments.retain_attempts, arguments.retain_idempotency_keys
-    )
     options = ServeOptions(settings, limits, once=arguments.once, retention=retention)
     uvloop = sys.implementation.name == "cpython" and sys.platform != "win32"
     try:
@@ -76,24 +78,11 @@ def _parser() -> argparse.ArgumentParser:
         "--allow-network", action="append", metavar="CIDR", help="let private addresses be dialled (repeatable)"
     )
     parser.add_argument("--allow-http", action=argparse.BooleanOptionalAction, help="let plain http:// be sent")
-    for what, kept in (
-        ("events", "events, except what an unfinished delivery needs"),
-        ("deliveries", "finished deliveries"),
-        ("attempts", "attempts"),
-        ("idempotency-keys", "idempotency keys"),
-    ):
+    for name, kept in RETAINED.items():
         parser.add_argument(
-            f"--retain-{what}", type=_retention, metavar="D", help=f"how long {kept} are kept (30d; 'never' drops none)",
-            default=os.environ.get(f"WEBHOOK_WORKER_RETAIN_{what.replace('-', '_').upper()}", "30d"),
-        )  # fmt: skip
+            f"--retain-{name.replace('_', '-')}", metavar="D", help=f"how long {kept} are kept (30d; 'never' drops none)"
+        )
     return parser
-
-
-def _retention(text: str) -> float | None:
-    try:
-        return parse_retention(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{error}, and not 'never'") from error
 
 
 def _lanes(text: str) -> int:

@@ -19,4 +19,8 @@ class Retention:
 
 def parse_retention(text: str) -> float | None:
     """Read `30d` or `never` as seconds or None; ValueError for anything else."""
-    return None if text == "never" else parse_duration(text)
+    try:
+        return None if text == "never" else parse_duration(text)
+    except ValueError as error:
+        message = f"{error}, and not 'never'"
+        raise ValueError(message) from None

@@ -40,6 +40,8 @@ async def keep_house(store: PostgresStore, retention: Retention) -> None:
 
 def _say(done: dict[str, Any]) -> None:
     """Log what an operator may want to know of."""
+    if "failed" in done:
+        log.warning("housekeeping failed at %s, and will try again: %s", done["task"], done["failed"])
     if done.get("reconciled"):
         log.warning("reconciled %d endpoints that had due deliveries but no visit planned", done["reconciled"])
     if done.get("partitions"):
