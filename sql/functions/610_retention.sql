@@ -96,8 +96,8 @@ begin
     select array_agg(o.ctid) into stray from (
         select e.ctid from webhook.event_default as e where e.created_at < older_than limit rows_max for update skip locked
     ) as o;
-    insert into webhook.event_kept (id, created_at, tenant, event_type, content_type, payload)
-    select e.id, e.created_at, e.tenant, e.event_type, e.content_type, e.payload
+    insert into webhook.event_kept (id, created_at, tenant, event_type, content_type, payload, operational)
+    select e.id, e.created_at, e.tenant, e.event_type, e.content_type, e.payload, e.operational
     from webhook.event_default as e
     where e.ctid = any (stray) and e.id in (select webhook.needed_events('-infinity', older_than))
     on conflict do nothing;
