@@ -227,9 +227,9 @@ begin
         returning p.*
     ), leased as (  -- a probe spends nothing of its delivery's retries
         insert into webhook.inflight
-            (claim_id, id, endpoint_id, run_at, event_id, event_created_at, payload_bytes, attempt, attempts_before)
+            (claim_id, id, endpoint_id, run_at, event_id, event_created_at, payload_bytes, attempt, attempts_before, is_probe)
         select new_claim, m.id, m.endpoint_id, m.run_at, m.event_id, m.event_created_at, m.payload_bytes,
-               m.attempt + 1, m.attempts_before + v.is_probe::int
+               m.attempt + 1, m.attempts_before + v.is_probe::int, v.is_probe
         from moved as m join visit as v using (endpoint_id)
         returning inflight.*
     ), counted as (  -- the rows that were moved, not the candidates; and when the endpoint is due again, null: when somebody says so

@@ -19,8 +19,8 @@ begin
     select * into m from webhook.meta;
     circuit := s.circuit;
     failures := case when ok > 0 then 0 else s.failures + failed end;
-    weight := power(kept, ok + failed);
-    failure_ratio := s.failure_ratio * weight + case when failed > 0 then (1 - weight) * failed / (ok + failed) else 0 end;
+    weight := power(kept, least(ok + failed, 1000));  -- power refuses what is too small to tell from nothing
+    failure_ratio := case when s.failure_ratio > 1e-9 then s.failure_ratio else 0 end * weight + case when failed > 0 then (1 - weight) * failed / (ok + failed) else 0 end;
     failing_since := case when ok > 0 then null when failed > 0 then coalesce(s.failing_since, at) else s.failing_since end;
     openings := s.openings;
     probe_claim := s.probe_claim;
@@ -89,7 +89,7 @@ begin
         delete from webhook.inflight as i using told as t
         where i.claim_id = t.claim_id and i.id = t.id
         returning i.claim_id, i.id, i.endpoint_id, i.run_at, i.event_id, i.event_created_at, i.payload_bytes, i.attempt,
-                  i.attempts_before, t.disposition, t.outcome, t.status, t.age, t.duration, t.response, t.error,
+                  i.attempts_before, i.is_probe, t.disposition, t.outcome, t.status, t.age, t.duration, t.response, t.error,
                   t.hold, t.disable,
                   case t.disposition when 'retry' then recorded + make_interval(secs => t.retry_after)
                                      when 'released' then i.run_at end as due_at,
@@ -109,11 +109,12 @@ begin
         select o.id, recorded, o.disposition, o.endpoint_id, o.event_id, o.event_created_at, o.payload_bytes, o.attempt,
                o.status, case when o.disposition <> 'delivered' then concat_ws(': ', o.outcome, o.error) end
         from ours as o where o.disposition in ('delivered', 'dead')
-    ), requeued as (  -- a released probe gives back what the claim counted for it
+    ), requeued as (  -- what is released is as it was before the claim
         insert into webhook.pending (id, endpoint_id, run_at, event_id, event_created_at, payload_bytes, attempt, attempts_before)
-        select o.id, o.endpoint_id, o.due_at, o.event_id, o.event_created_at, o.payload_bytes, a.attempt, least(o.attempts_before, a.attempt)
+        select o.id, o.endpoint_id, o.due_at, o.event_id, o.event_created_at, o.payload_bytes,
+               o.attempt - r.released, o.attempts_before - r.released * o.is_probe::int
         from ours as o
-        cross join lateral (select o.attempt - (o.disposition = 'released')::int as attempt) as a
+        cross join lateral (select (o.disposition = 'released')::int as released) as r
         where o.disposition in ('retry', 'released')
     ), effect as (
         select (o.endpoint_id,

@@ -812,6 +812,23 @@ async def test_a_probe_without_an_answer_is_made_again(bench: Bench, end: str) -
     assert await claim(bench.b) == []
 
 
+@pytest.mark.parametrize("enabled_meanwhile", [False, True])
+async def test_a_released_probe_leaves_the_budget_alone(bench: Bench, *, enabled_meanwhile: bool) -> None:
+    """A probe that comes back unsent has neither spent nor won a retry, even if an operator closed the circuit meanwhile."""
+    endpoint = await bench.add(retry_seconds=[0] * 20)
+    await bench.enqueue()
+    for _ in range(10):
+        await record(bench.a, await claim(bench.a), "retry")
+    await bench.pass_time(12.1)
+    (probe,) = await claim(bench.b)
+    assert (11, 1) == (probe.attempt, probe.attempts_before)
+    if enabled_meanwhile:
+        await bench.steer("enable", endpoint)
+    await record(bench.b, [probe], "released")
+    (again,) = await claim(bench.b)
+    assert (11, 0 if enabled_meanwhile else 1) == (again.attempt, again.attempts_before)
+
+
 async def test_recovery_is_paced(bench: Bench) -> None:
     """When the circuit has closed, the backlog comes at a growing rate, not as a flood."""
     await bench.add(max_in_flight=1000)

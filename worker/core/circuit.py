@@ -76,8 +76,9 @@ def judge(circuit: Circuit, outcomes: Outcomes, now: float, chance: float) -> Ju
     Within a batch the order is not known: one success breaks the row of failures. `chance` in [0, 1) feeds the jitter.
     """
     ok, failed, probe = outcomes.ok, outcomes.failed, outcomes.probe
-    weight = KEPT_PER_ATTEMPT ** (ok + failed)
-    ratio = circuit.failure_ratio * weight + ((1 - weight) * failed / (ok + failed) if failed else 0.0)
+    weight = KEPT_PER_ATTEMPT ** min(ok + failed, 1000)
+    before = circuit.failure_ratio if circuit.failure_ratio > 1e-9 else 0.0  # SQL refuses what is too small to tell from nothing
+    ratio = before * weight + ((1 - weight) * failed / (ok + failed) if failed else 0.0)
     failing_since = circuit.failing_since
     if ok:
         failing_since = None

@@ -89,6 +89,7 @@ class MemoryStore(MemorySchedule):
         for nth, id_ in enumerate(ids, 1):
             stored = self.deliveries[id_]
             stored.state, stored.attempt = "in_flight", stored.attempt + 1
+            stored.is_probe = is_probe
             stored.attempts_before += is_probe  # a probe spends nothing of its delivery's retries
             send_at = None if rate is None else max(now, tat + (nth - burst) / rate)
             event = stored.event
@@ -118,7 +119,7 @@ class MemoryStore(MemorySchedule):
             changed[stored.endpoint_id].append((stored, told))
             if decision.disposition == "released":
                 stored.attempt -= 1
-                stored.attempts_before = min(stored.attempts_before, stored.attempt)
+                stored.attempts_before -= stored.is_probe
             else:
                 self.attempts.append(
                     StoredAttempt(

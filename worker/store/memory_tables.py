@@ -47,6 +47,7 @@ class StoredDelivery:
     state: DeliveryState = "pending"
     attempt: int = 0
     attempts_before: int = 0
+    is_probe: bool = False
     last_status: int | None = None
     last_outcome: str = ""
 

@@ -1,0 +1,2 @@
+-- A probe spends none of its delivery's retries, and none is won when it comes back unsent: the row says that it is one.
+alter table webhook.inflight add column is_probe boolean not null default false;
