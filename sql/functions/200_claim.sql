@@ -89,10 +89,46 @@ begin
 end
 $$;
 
+-- The endpoints of a claim that some tenants are left out of. The queue in order of turns may begin with thousands of theirs, so
+-- it is read by tenant, in the gaps between them: up to 2,000 entries from a random tenant on, of which those with the first turns.
+create or replace function webhook.queued_of_others(
+    avoid_nos int[], avoid bigint[], floor_turn float8, rows_max int
+) returns bigint[]
+language sql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+begin atomic
+    with gap as (
+        select coalesce(lag(c.no) over (order by c.no), -1) as after, c.no as before
+        from unnest(avoid_nos || 2147483647) as c (no)
+    ), start as materialized (
+        select floor(random() * (select t.no from webhook.tenant as t order by t.no desc limit 1))::int as no
+    ), piece as materialized (
+        select p.* from gap as g, start as b, lateral (
+            values (1, greatest(g.after, b.no), g.before), (2, g.after, least(g.before, b.no + 1))
+        ) as p (nth, after, before)
+        where p.before - p.after > 1
+    ), found as (
+        select s.* from (select p.* from piece as p order by p.nth, p.after) as p cross join lateral (
+            select s.endpoint_id, s.turn, s.expected from webhook.endpoint_sched as s
+            where s.tenant_no > p.after and s.tenant_no < p.before and s.turn >= floor_turn and s.endpoint_id <> all (avoid)
+            order by s.tenant_no, s.expected, s.turn
+            limit 2000
+        ) as s
+        limit 2000
+    )
+    select array_agg(q.endpoint_id order by q.turn) from (
+        select f.endpoint_id, f.turn, sum(f.expected) over (order by f.turn rows unbounded preceding) - f.expected as before
+        from found as f
+    ) as q
+    where q.before < rows_max;
+end;
+
 -- One batch of due deliveries, leased to one worker, as one JSON document (text):
 --   {"claim": id or null, "now": database clock, "waited": seconds spent waiting before that, "lease": seconds,
 --    "more": whether it is worth asking again at once,
---    "endpoints": {id: {version, tenant, url, headers, timeout, retry, keys}},
+--    "weights": {tenant: weight}, "endpoints": {id: {version, tenant, url, headers, timeout, retry, keys}},
 --    "deliveries": [[delivery id, endpoint id, attempt, attempts before the last manual retry,
 --                    planned send as seconds after "now" or null, event id, content type, payload], …]}
 --
@@ -105,11 +141,11 @@ $$;
 -- by its weight, after its last one, or now. So tenants take turns however many endpoints they have, and idle ones save nothing up.
 -- What has just become due (a row is expected of it) does not wait behind siblings that had their helping and have more (a quantum).
 -- Rate: GCRA (ITU-T I.371), each send planned at max(now, TAT - (burst - 1) / rate), at most `ahead` in the future.
--- `avoid`: endpoints that this worker wants no more of just now. `wait_max`: how long to wait here while there is nothing to do,
+-- `avoid`, `avoid_tenants`: who this worker wants no more of just now. `wait_max`: how long to wait here while there is nothing to do,
 -- so that an idle worker makes a few calls a second and still learns of an event within some 25 ms.
 create or replace function webhook.claim(
     worker text, rows_max int, bytes_max bigint, lease_min interval default '30 s', ahead interval default '0.5 s',
-    avoid bigint[] default '{}', wait_max interval default '0'
+    avoid bigint[] default '{}', avoid_tenants text[] default '{}', wait_max interval default '0'
 ) returns text
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -124,11 +160,14 @@ declare
     spacing constant int := 4;   -- rows between the turns of a tenant's endpoints that have just become due
     quantum constant int := 16;  -- rows of an endpoint in a visit, at least; fewer, larger visits leave fewer dead versions
     more boolean;
+    avoid_nos int[] := '{}';
+    ids bigint[];
     started timestamptz;
     floor_turn float8;
     floor_at timestamptz;
     virtual_now float8;  -- the turn that is being served
     queued_max int;      -- so many of the run queue fill a claim
+    last_turn float8;
     queued webhook.endpoint_sched[];
     fired webhook.endpoint_sched[];
     new_claim bigint;
@@ -152,17 +191,31 @@ begin
         where s.next_at <= started and s.next_at >= floor_at and s.next_at < 'infinity' and s.endpoint_id <> all (avoid)
         order by s.next_at limit greatest(rows_max, fired_max) for no key update skip locked
     ) as s;
-    select min(q.turn), count(*) filter (where q.before < rows_max) into virtual_now, queued_max from (
-        select s.turn, sum(s.expected) over (order by s.turn rows unbounded preceding) - s.expected as before
-        from (
-            select s.turn, s.expected from webhook.endpoint_sched as s where s.turn >= floor_turn order by s.turn limit rows_max
-        ) as s
-    ) as q;
-    select array_agg(s.found) into queued from (
-        select s as found from webhook.endpoint_sched as s
-        where s.turn >= floor_turn and s.endpoint_id <> all (avoid)
-        order by s.turn limit queued_max for no key update skip locked
-    ) as s;
+    if avoid_tenants = '{}' then
+        select min(q.turn), count(*) filter (where q.served), max(q.turn) filter (where q.served)
+        into virtual_now, queued_max, last_turn from (
+            select s.turn, s.wanted and rows_max > sum(s.expected) filter (where s.wanted) over (
+                order by s.turn rows unbounded preceding) - s.expected as served
+            from (
+                select s.turn, s.expected, s.endpoint_id <> all (avoid) as wanted from webhook.endpoint_sched as s
+                where s.turn >= floor_turn order by s.turn limit rows_max + cardinality(avoid)
+            ) as s
+        ) as q;
+        select array_agg(s.found) into queued from (
+            select s as found from webhook.endpoint_sched as s
+            where s.turn >= floor_turn and s.turn <= last_turn and s.endpoint_id <> all (avoid)
+            order by s.turn limit queued_max for no key update skip locked
+        ) as s;
+    else
+        select s.turn into virtual_now from webhook.endpoint_sched as s where s.turn >= floor_turn order by s.turn limit 1;
+        avoid_nos := array(select t.no from webhook.tenant as t where t.tenant = any (avoid_tenants) order by t.no);
+        ids := webhook.queued_of_others(avoid_nos, avoid, floor_turn, rows_max);
+        select array_agg(s.found) filter (where (s.found).turn is not null) into queued
+        from unnest(ids) as d (endpoint_id) cross join lateral (
+            select s as found from webhook.endpoint_sched as s
+            where s.endpoint_id = d.endpoint_id order by s.version desc limit 1 for no key update skip locked
+        ) as s;
+    end if;
     if fired is null and queued is null then
         return json_build_object(
             'claim', null, 'now', extract(epoch from started), 'waited', extract(epoch from started - called), 'more', more);
@@ -170,7 +223,7 @@ begin
     virtual_now := coalesce(virtual_now, nullif(floor_turn, '-infinity'), 0);
     new_claim := nextval('webhook.claim_id');
     with share as materialized (  -- of the tenants in this claim: the last turns that each has, and how far apart its turns are
-        select t.no as tenant_no, 1 / t.weight as step, greatest(virtual_now, (
+        select t.no as tenant_no, t.tenant as name, t.weight, 1 / t.weight as step, greatest(virtual_now, (
             select s.turn from webhook.endpoint_sched as s
             where s.tenant_no = t.no and s.expected = 1 and s.turn >= virtual_now order by s.turn desc limit 1
         )) as last_new, greatest(virtual_now, (
@@ -180,7 +233,8 @@ begin
         from webhook.tenant as t
         where t.no = any (array(select f.tenant_no from webhook.rows_of(fired || queued) as f))
     ), placed as materialized (
-        select c.*, sum(c.expected) over (order by c.place, c.endpoint_id) - c.expected < rows_max as visited
+        select c.*, c.tenant_no <> all (avoid_nos)
+                    and sum(c.expected) over (order by c.tenant_no = any (avoid_nos), c.place, c.endpoint_id) - c.expected < rows_max as visited
         from (
             select l.*, coalesce(l.turn, h.last_new + h.step * spacing * row_number() over (
                        partition by l.tenant_no, l.turn is null order by l.next_at)) as place
@@ -272,7 +326,7 @@ begin
         update webhook.endpoint_sched as s set version = s.version + 1, turn = p.place, expected = 1, next_at = 'infinity'
         from placed as p
         where s.endpoint_id = p.endpoint_id and s.version = p.version and p.turn is null and not p.visited
-        returning s.endpoint_id
+        returning s.tenant_no
     ), planned as (
         select l.id, l.endpoint_id, l.attempt, l.attempts_before, l.event_id, l.event_created_at,
                greatest(0, extract(epoch from r.from_tat - started)::float8
@@ -296,7 +350,8 @@ begin
     )
     select json_build_object(
         'claim', new_claim, 'now', extract(epoch from started), 'waited', extract(epoch from started - called), 'lease', extract(epoch from (select length from lease)),
-        'more', more or exists (select from requeued) or exists (select from enqueued),
+        'more', more or exists (select from requeued) or exists (select from enqueued as q where q.tenant_no <> all (avoid_nos)),
+        'weights', (select json_object_agg(h.name, h.weight) from share as h),
         'endpoints', (select coalesce(json_object_agg(c.id, c.settings), '{}') from config as c),
         'deliveries', coalesce(json_agg(json_build_array(
             p.id, p.endpoint_id, p.attempt, p.attempts_before, case when p.rate is not null then p.send_after end,

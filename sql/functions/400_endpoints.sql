@@ -100,6 +100,7 @@ begin
                        then (s.tat - clock_timestamp()) * (s.rate / (changes ->> 'rate')::float8) else '0' end
               end,
         next_at = case when s.state = 'enabled' and s.turn is null and s.circuit <> 'half_open'
+                            and exists (select from webhook.pending as p where p.endpoint_id = s.endpoint_id)
                        then greatest(clock_timestamp(), s.not_before) else s.next_at end  -- the new limits decide
     where s.endpoint_id = change_endpoint.endpoint_id;
 end

@@ -2,7 +2,10 @@
 
 -- name: claim
 -- A batch of due deliveries as one JSON document. See functions/200_claim.sql.
-select webhook.claim($1::text, $2::int, $3::bigint, avoid => string_to_array($4::text, ',')::bigint[], wait_max => make_interval(secs => $5::float8))
+select webhook.claim(
+    $1::text, $2::int, $3::bigint, avoid => string_to_array($4::text, ',')::bigint[],
+    avoid_tenants => array(select json_array_elements_text($5::text::json)), wait_max => make_interval(secs => $6::float8)
+)
 
 -- name: record
 -- Outcomes of claimed deliveries, as one JSON document. See functions/300_record.sql.

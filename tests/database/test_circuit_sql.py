@@ -7,7 +7,7 @@ import psycopg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worker.core.circuit import Circuit, Outcomes, Probe, judge
+from worker.core.circuit import Circuit, Outcomes, Probe, State, judge
 
 NOW = datetime(2027, 1, 15, 12, tzinfo=UTC)
 NOW_UNIX = NOW.timestamp()
@@ -29,7 +29,7 @@ counts = st.integers(0, 12) | st.just(20_000)
 
 @st.composite
 def circuits(draw: st.DrawFn) -> Circuit:
-    state = draw(st.sampled_from(("closed", "open", "half_open")))
+    state: State = draw(st.sampled_from(("closed", "open", "half_open")))
     return Circuit(
         state=state,
         failures=draw(st.integers(0, 12)),

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from worker.core.model import Decision, Delivery, Disposition, Exchange, Outcome
-from worker.pipeline.ports import Store
+from worker.pipeline.ports import Avoid, Store
 from worker.store.database import Database
 from worker.store.memory import MemoryStore
 from worker.store.postgres import PostgresStore
@@ -267,11 +267,36 @@ async def test_avoid(bench: Bench) -> None:
     """Endpoints that a worker wants to avoid are left out of its claim, and stay due for others and for later."""
     first, second, third = [await bench.add() for _ in range(3)]
     await bench.enqueue()
-    claimed = await bench.a.claim(100, 1 << 20, avoid={first, third})
+    claimed = await bench.a.claim(100, 1 << 20, avoid=Avoid({first, third}))
     assert [second] == [delivery.endpoint.id for delivery in claimed.deliveries]
-    claimed = await bench.a.claim(100, 1 << 20, avoid=[first, third])
+    claimed = await bench.a.claim(100, 1 << 20, avoid=Avoid([first, third]))
     assert ([], False) == (claimed.deliveries, claimed.more)
     assert {first, third} == {delivery.endpoint.id for delivery in await claim(bench.b)}
+
+
+async def test_avoid_tenants(bench: Bench) -> None:
+    """A tenant of which a worker has enough is left out whole, be it due or become due just now, and nobody waits behind it."""
+    for _ in range(30):
+        await bench.add("crowd")
+    await bench.enqueue(tenant="crowd")
+    assert len(await claim(bench.a, 2)) == 2  # the others are in the run queue now
+    await bench.enqueue(tenant="crowd")
+    (small,) = [await bench.add("small") for _ in range(1)]
+    await bench.enqueue(tenant="small")
+    claimed = await bench.a.claim(10, 1 << 20, Avoid(tenants=["crowd", "nobody"]))
+    assert [small] == [delivery.endpoint.id for delivery in claimed.deliveries]
+    claimed = await bench.a.claim(10, 1 << 20, Avoid(tenants=["crowd"]))
+    assert ([], False) == (claimed.deliveries, claimed.more)
+    assert len(await claim(bench.b, 100)) == 58
+
+
+async def test_weights_come_with_a_claim(bench: Bench) -> None:
+    """A worker learns what part of its lanes is a tenant's."""
+    for tenant in ("heavy", "light"):
+        await bench.add(tenant)
+        await bench.enqueue(tenant=tenant)
+    await bench.weigh("heavy", 2.5)
+    assert (await bench.a.claim(10, 1 << 20)).weights == {"heavy": 2.5, "light": 1.0}
 
 
 async def test_bytes_bound_a_claim(bench: Bench) -> None:
@@ -696,14 +721,6 @@ async def test_nothing_is_forgotten_in_the_queue(bench: Bench) -> None:
         seen += [delivery.id for delivery in deliveries]
         await record(bench.a, deliveries)
     assert list(range(1, 151)) == sorted(seen)
-
-
-async def test_avoided_endpoints_are_left_to_others(bench: Bench) -> None:
-    """A worker that wants no more of an endpoint does not get it; another one does."""
-    avoided, wanted = await bench.add(), await bench.add()
-    await bench.enqueue()
-    assert [wanted] == [delivery.endpoint.id for delivery in (await bench.a.claim(10, 1 << 20, [avoided])).deliveries]
-    assert [avoided] == [delivery.endpoint.id for delivery in await claim(bench.b)]
 
 
 # -- circuit ---------------------------------------------------------------------------------------------------------

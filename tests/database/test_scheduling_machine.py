@@ -159,12 +159,18 @@ class Schedule(RuleBasedStateMachine):
 
     # -- workers -------------------------------------------------------------------------------------------------------
 
-    @rule(rows=st.sampled_from([1, 3, 20, 100]), size=st.sampled_from([1, 1000]), avoid=st.sets(st.integers(0, 3), max_size=2))
-    def claim(self, rows: int, size: int, avoid: set[int]) -> None:
+    @rule(
+        rows=st.sampled_from([1, 3, 20, 100]),
+        size=st.sampled_from([1, 1000]),
+        avoid=st.sets(st.integers(0, 3), max_size=2),
+        avoid_tenant=st.sampled_from([None, None, "a", "b"]),
+    )
+    def claim(self, rows: int, size: int, avoid: set[int], avoid_tenant: str | None) -> None:
         avoided = [self.endpoints[n] for n in avoid]
-        document = json.loads(
-            self.value("select webhook.claim('w', %s, %s::bigint, avoid => %s::bigint[])", rows, size, avoided)
-        )
+        tenants = [avoid_tenant] if avoid_tenant else []
+        sql = "select webhook.claim('w', %s, %s::bigint, avoid => %s::bigint[], avoid_tenants => %s::text[])"
+        document = json.loads(self.value(sql, rows, size, avoided, tenants))
+        avoided += [id_ for id_, (tenant, _) in zip(self.endpoints, ENDPOINTS, strict=True) if tenant in tenants]
         for row in document.get("deliveries", []):
             assert row[1] not in avoided
             assert row[2] >= row[3] >= 0
@@ -203,7 +209,7 @@ class Schedule(RuleBasedStateMachine):
         self.freeze()
         self.pass_time(31)
         self.value("select webhook.reap()")
-        self.claim(100, 1000, set())
+        self.claim(100, 1000, set(), None)
 
     @precondition(lambda self: self.frozen)
     @rule()
@@ -310,7 +316,7 @@ class Schedule(RuleBasedStateMachine):
                               or exists (select from webhook.fan_out)"""
                 if not self.value(left):
                     break
-                self.claim(100, 1_000_000, set())
+                self.claim(100, 1_000_000, set(), None)
                 self.record(1000, "delivered", 0, twice=False)
                 self.value("select webhook.reap()")
                 self.pass_time(2)

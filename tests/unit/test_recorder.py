@@ -1,6 +1,6 @@
 """Outcomes reach the store, however it misbehaves."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 import trio.testing
 
 from worker.core.model import Claim, Decision, Delivery, Endpoint, Exchange, Outcome
-from worker.pipeline.ports import Claimed, StoreError
+from worker.pipeline.ports import NOBODY, Avoid, Claimed, StoreError
 from worker.pipeline.recorder import BATCH_MAX, Recorder
 
 ENDPOINT = Endpoint(1, 1, "", "https://example.com/", (), 15.0, (), ())
@@ -43,7 +43,7 @@ class FakeStore:
         self.recorded += outcomes
         return changed
 
-    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = (), wait_seconds: float = 0.0) -> Claimed:
+    async def claim(self, rows_max: int, bytes_max: int, avoid: Avoid = NOBODY, wait_seconds: float = 0.0) -> Claimed:
         raise NotImplementedError
 
     async def extend(self, claims: Sequence[int]) -> set[int]:

@@ -77,7 +77,7 @@ def judge(circuit: Circuit, outcomes: Outcomes, now: float, chance: float) -> Ju
     """
     ok, failed, probe = outcomes.ok, outcomes.failed, outcomes.probe
     weight = KEPT_PER_ATTEMPT ** min(ok + failed, 1000)
-    before = circuit.failure_ratio if circuit.failure_ratio > 1e-9 else 0.0  # SQL refuses what is too small to tell from nothing
+    before = circuit.failure_ratio if circuit.failure_ratio > 1e-9 else 0.0  # else SQL would underflow
     ratio = before * weight + ((1 - weight) * failed / (ok + failed) if failed else 0.0)
     failing_since = circuit.failing_since
     if ok:

@@ -55,6 +55,8 @@ class Delivery:
     event_id: int
     content_type: str
     payload: bytes | None
+    parked: bool = False
+    """Whether it had to wait for a lane that its endpoint may have."""
 
 
 @dataclass(frozen=True, slots=True)

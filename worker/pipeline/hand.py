@@ -22,10 +22,14 @@ class Hand:
         self._ended += 1
 
     @property
-    def size(self) -> int:
-        """How many deliveries the worker should hold now, planned and parked ones apart."""
+    def ahead(self) -> int:
+        """How many deliveries more than there are lanes the worker should hold now: the work of a moment."""
         now = self._clock()
         if now - self._since >= MEASURE_SECONDS:
             self._per_second, self._ended, self._since = self._ended / (now - self._since), 0, now
-        ahead = max(self._limits.ahead_min, int(self._per_second * self._limits.ahead_seconds))
-        return min(self._limits.claimed_max, self._limits.concurrency + ahead)
+        return max(self._limits.ahead_min, int(self._per_second * self._limits.ahead_seconds))
+
+    @property
+    def size(self) -> int:
+        """How many deliveries the worker should hold now, planned and parked ones apart."""
+        return min(self._limits.claimed_max, self._limits.concurrency + self.ahead)

@@ -119,7 +119,8 @@ class Pipeline:
                 await self._wait(self._behind_until - asked)
                 continue
             try:
-                claimed = await self._store.claim(rows, self._limits.claim_bytes_max, self._ready.avoid(), self._patience())
+                avoid = self._ready.avoid(self._hand.ahead)
+                claimed = await self._store.claim(rows, self._limits.claim_bytes_max, avoid, self._patience())
                 failures, self._claim_error = 0, None
                 nothing = not claimed.deliveries and not claimed.more
                 if self._once and nothing and not self.in_hand and not await self._store.has_due():
@@ -148,6 +149,7 @@ class Pipeline:
         if claimed.claim is not None:
             self._leases.add(claimed.claim, asked, len(claimed.deliveries))
             self.counts.claimed += len(claimed.deliveries)
+        self._ready.weigh(claimed.weights)
         for delivery in claimed.deliveries:
             if self.stopping:  # while we asked
                 self._release(delivery)
@@ -179,7 +181,8 @@ class Pipeline:
         if now < self._quiet_until.get(delivery.endpoint.id, now):
             raise NotSentError("its endpoint has asked for quiet since it was claimed")
         if delivery.send_at is not None and now > self._database_clock.latest(delivery.send_at) + LATE_SECONDS_MAX:
-            self._behind_until = now + BEHIND_SECONDS
+            if not delivery.parked:  # else it is its endpoint that is behind
+                self._behind_until = now + BEHIND_SECONDS
             raise NotSentError("its planned moment has passed")
 
     # -- send --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """What the pipeline needs from the world."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,13 +32,26 @@ class Claimed:
     deliveries: list[Delivery] = field(default_factory=list)
     more: bool = False
     waited_seconds: float = 0.0
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Those of the tenants in this claim."""
+
+
+@dataclass(frozen=True, slots=True)
+class Avoid:
+    """What a worker wants no more of just now: endpoints by id, and whole tenants."""
+
+    endpoints: Collection[int] = ()
+    tenants: Collection[str] = ()
+
+
+NOBODY = Avoid()
 
 
 class Store(Protocol):
     """Leases, fences and the schedule. Every method may raise StoreError, and may then be called again."""
 
-    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = (), wait_seconds: float = 0.0) -> Claimed:
-        """Lease due deliveries: at most `rows_max`, about `bytes_max` of payload, of no endpoint in `avoid`.
+    async def claim(self, rows_max: int, bytes_max: int, avoid: Avoid = NOBODY, wait_seconds: float = 0.0) -> Claimed:
+        """Lease due deliveries: at most `rows_max`, about `bytes_max` of payload, of nobody in `avoid`.
 
         With nothing to do it may wait so long for something. `lease_expires` is for the caller to set.
         """

@@ -7,7 +7,7 @@ waits. Times are the clock's Unix seconds as floats; a moment that never comes i
 import math
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,9 +15,9 @@ import anyio.lowlevel
 
 from worker.core.circuit import RECOVERY_SECONDS
 from worker.core.model import Claim, Decision, Delivery, Outcome
-from worker.pipeline.ports import Claimed, StoreError
+from worker.pipeline.ports import NOBODY, Avoid, Claimed, StoreError
 from worker.store.memory_operational import died
-from worker.store.memory_schedule import QUANTUM, MemorySchedule, Told
+from worker.store.memory_schedule import QUANTUM, MemorySchedule, Told, wanted
 from worker.store.memory_tables import Sched, StoredAttempt, StoredDelivery
 
 LEASE_SECONDS_MIN = 30.0
@@ -39,7 +39,7 @@ class MemoryStore(MemorySchedule):
         self._batches: dict[int, _Batch] = {}
         self._claim_id = 0
 
-    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = (), _wait_seconds: float = 0.0) -> Claimed:
+    async def claim(self, rows_max: int, bytes_max: int, avoid: Avoid = NOBODY, _wait_seconds: float = 0.0) -> Claimed:
         """See the port, and 200_claim.sql."""
         await anyio.lowlevel.checkpoint()
         self._drain_wake()
@@ -61,12 +61,13 @@ class MemoryStore(MemorySchedule):
         lease = max([LEASE_SECONDS_MIN, *(2 * self._endpoints[id_].config.timeout_seconds for id_ in taken)])
         claim = Claim(self._claim_id, lease, 0.0)
         deliveries = [d for s in visit for d in self._take(s, taken[s.config.id], due_at.get(s.config.id), claim, now)]
-        more = any(s.turn is not None and s.config.id not in avoid for s in self._endpoints.values())
+        more = any(s.turn is not None and wanted(s, avoid) for s in self._endpoints.values())
         if not deliveries:
             return Claimed(now, more=more)
         self._batches[claim.id] = _Batch(now, lease, now + lease, {d.id for d in deliveries})
         deliveries.sort(key=lambda d: (now if d.send_at is None else d.send_at, d.id))
-        return Claimed(now, claim, deliveries, more)
+        tenants = {s.config.tenant for s in visit}
+        return Claimed(now, claim, deliveries, more, weights={name: self._weights.get(name, 1.0) for name in tenants})
 
     def _take(self, sched: Sched, ids: list[int], due_at: float | None, claim: Claim, now: float) -> Iterable[Delivery]:
         """Move an endpoint's deliveries into the claim, plan their sends, and say when to look at it again."""

@@ -3,11 +3,12 @@
 import math
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import NamedTuple
 
 from worker.core.circuit import OUR_OWN, Judgement, Outcomes, Probe, judge
 from worker.core.model import Decision
+from worker.pipeline.ports import Avoid
 from worker.store.memory_operational import changed
 from worker.store.memory_tables import MemoryTables, Sched, StoredDelivery
 
@@ -37,24 +38,24 @@ class MemorySchedule(MemoryTables):
         self._chance = chance
         self._virtual_now = 0.0
 
-    def _choose(self, rows_max: int, avoid: Collection[int], now: float) -> list[Sched]:
+    def _choose(self, rows_max: int, avoid: Avoid, now: float) -> list[Sched]:
         """Put endpoints whose timer has fired into the run queue, and return those whose turn it is."""
-        wanted = [s for s in self._endpoints.values() if s.config.id not in avoid]
-        queued = [s for s in wanted if s.turn is not None]
-        places = [(turn, s) for s in queued if (turn := s.turn) is not None]
+        places = [(turn, s) for s in self._endpoints.values() if (turn := s.turn) is not None]
         self._virtual_now = max(self._virtual_now, min((turn for turn, _ in places), default=self._virtual_now))
+        places = [(turn, s) for turn, s in places if wanted(s, avoid)]
         last: dict[str, float] = {}
-        fired = sorted((s for s in wanted if s.next_at <= now), key=lambda s: s.next_at)
+        fired = [s for s in self._endpoints.values() if s.next_at <= now and s.config.id not in avoid.endpoints]
+        fired.sort(key=lambda s: s.next_at)
         places += [(self._next_turn(sched, last, 1, SPACING), sched) for sched in fired]
         expected = 0
         visit: list[Sched] = []
         for turn, sched in sorted(places, key=lambda place: (place[0], place[1].config.id)):
             rows = 1 if sched.turn is None else sched.expected
-            if expected < rows_max:
+            if expected < rows_max and wanted(sched, avoid):
                 visit.append(sched)
             elif sched.turn is None:
                 sched.turn, sched.expected, sched.next_at = turn, 1, math.inf
-            expected += rows
+            expected += rows * wanted(sched, avoid)
         return visit
 
     def _next_turn(self, sched: Sched, last: dict[str, float], expected: int, rows: int) -> float:
@@ -132,6 +133,11 @@ class MemorySchedule(MemoryTables):
         if judged.pause_until is not None:
             sched.not_before = max(sched.not_before, judged.pause_until)
         return judged
+
+
+def wanted(sched: Sched, avoid: Avoid) -> bool:
+    """Whether a claim may visit it."""
+    return sched.config.id not in avoid.endpoints and sched.config.tenant not in avoid.tenants
 
 
 def _verdict(decision: Decision) -> Probe:

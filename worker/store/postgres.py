@@ -1,7 +1,7 @@
 """The pipeline's Store in Postgres: a batch crosses the driver as one JSON value each way."""
 
 import base64
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from worker.core.escape import escape
@@ -9,7 +9,7 @@ from worker.core.headers import check_headers
 from worker.core.model import Claim, Delivery, Endpoint, Outcome
 from worker.core.retention import Retention
 from worker.core.signing import SigningKey
-from worker.pipeline.ports import Claimed
+from worker.pipeline.ports import NOBODY, Avoid, Claimed
 from worker.store.codec import dumps, loads
 from worker.store.database import Database, connect
 from worker.store.sql import statements
@@ -26,26 +26,26 @@ class PostgresStore:
         self._sql = statements()
         self._endpoints: dict[int, tuple[tuple[int, list[Any]], Endpoint]] = {}
 
-    async def claim(self, rows_max: int, bytes_max: int, avoid: Collection[int] = (), wait_seconds: float = 0.0) -> Claimed:
+    async def claim(self, rows_max: int, bytes_max: int, avoid: Avoid = NOBODY, wait_seconds: float = 0.0) -> Claimed:
         """See `worker.pipeline.ports.Store`."""
-        unwanted = ",".join(map(str, avoid))
+        endpoints, tenants = ",".join(map(str, avoid.endpoints)), dumps(list(avoid.tenants))
         document = loads(
-            await self._claims.value(self._sql["claim"], self._worker, rows_max, bytes_max, unwanted, wait_seconds)
+            await self._claims.value(self._sql["claim"], self._worker, rows_max, bytes_max, endpoints, tenants, wait_seconds)
         )
         if document["claim"] is None or not document["deliveries"]:
             return Claimed(document["now"], more=document["more"], waited_seconds=document["waited"])
         claim = Claim(document["claim"], document["lease"], 0.0)
-        endpoints = {int(key): self._endpoint(int(key), value) for key, value in document["endpoints"].items()}
+        of = {int(key): self._endpoint(int(key), value) for key, value in document["endpoints"].items()}
         now, rows = document["now"], document["deliveries"]
         deliveries = [
             Delivery(
-                claim, id_, endpoints[endpoint_id], attempt, attempts_before,
+                claim, id_, of[endpoint_id], attempt, attempts_before,
                 None if send_after is None else now + send_after,
                 event_id, content_type, None if payload is None else payload.encode(),
             )
             for id_, endpoint_id, attempt, attempts_before, send_after, event_id, content_type, payload in rows
         ]  # fmt: skip
-        return Claimed(now, claim, deliveries, document["more"], document["waited"])
+        return Claimed(now, claim, deliveries, document["more"], document["waited"], document["weights"])
 
     async def record(self, outcomes: Sequence[Outcome], now: float) -> int:
         """See `worker.pipeline.ports.Store`."""

@@ -1,0 +1,164 @@
+"""Claimed deliveries that may not have a free lane: whose turn it is when they may, and what this worker wants no more of."""
+
+import itertools
+from collections import OrderedDict, deque
+
+from worker.core.model import Delivery
+from worker.pipeline.lanes import SLOW_SECONDS, Account, Ground, Lanes, Standing, Tenant
+from worker.pipeline.ports import Avoid
+
+AVOIDED_MAX = 500
+"""So many endpoints can be kept out of a claim."""
+
+SLOW_KEPT = 8
+"""Of an endpoint that was found slow so many deliveries are kept at hand; others may have the rest."""
+
+UNSEEN_KEPT = 2
+"""The same of an unknown endpoint for which there is no lane: it would get one."""
+
+
+def _share_of_lanes(tenant: Tenant) -> float:
+    return tenant.busy / tenant.weight
+
+
+def _share_of_trials(tenant: Tenant) -> float:
+    return tenant.on_trial / tenant.weight
+
+
+def _share_of_lent(tenant: Tenant) -> float:
+    return tenant.lent / tenant.weight
+
+
+_HOLDS = {
+    Ground.FIRST: _share_of_lanes,
+    Ground.TRIAL: _share_of_trials,
+    Ground.MORE: _share_of_lanes,
+    Ground.LENT: _share_of_lent,
+    Ground.LENT_MORE: _share_of_lent,
+}
+
+
+class Parked:
+    """Parked deliveries by endpoint, and the endpoints in lines: the tenant that holds least for its weight goes first."""
+
+    def __init__(self, lanes: Lanes, deliveries_max: int) -> None:
+        self.count = 0
+        self._lanes, self._most = lanes, deliveries_max
+        self._of: dict[int, deque[Delivery]] = {}
+        self._lines: dict[Ground, dict[Tenant, OrderedDict[int, Account]]] = {ground: {} for ground in Ground}
+        self._line_of: dict[int, Ground] = {}
+        self._resting: dict[int, float] = {}  # endpoints of which something was given back, until when
+
+    def park(self, account: Account, delivery: Delivery) -> None:
+        """Keep a delivery until its endpoint may have a lane, or until it is surplus."""
+        if account.endpoint not in self._of:
+            self._of[account.endpoint] = deque()
+            account.waits = True
+        self._of[account.endpoint].append(delivery)
+        delivery.parked = True
+        self.count += 1
+        if account.endpoint not in self._line_of:
+            self.line_up(account)
+
+    def unpark(self, account: Account) -> Delivery:
+        """Take out the oldest delivery of an endpoint."""
+        parked = self._of[account.endpoint]
+        delivery = parked.popleft()
+        self.count -= 1
+        self._left(account)
+        return delivery
+
+    def line_up(self, account: Account) -> None:
+        """Put an endpoint at the end of the line for what it lacks; in none if one of its own lanes has to end first."""
+        self._leave_line(account)
+        if account.waits and (ground := self._lanes.ground(account)) is not None:
+            if ground is Ground.MORE and self._lanes.holds_too_much(account):
+                return
+            self._line_of[account.endpoint] = ground
+            self._lines[ground].setdefault(account.tenant, OrderedDict())[account.endpoint] = account
+
+    def first(self) -> Account | None:
+        """Return an endpoint that may have a lane now."""
+        without = [account for ground in (Ground.FIRST, Ground.TRIAL) if (account := self._first_on(ground))]
+        if without:
+            return min(without, key=lambda account: _share_of_lanes(account.tenant))
+        return self._first_on(Ground.MORE) or self._first_on(Ground.LENT) or self._first_on(Ground.LENT_MORE)
+
+    def _first_on(self, ground: Ground) -> Account | None:
+        waiting = self._lines[ground]
+        while waiting:
+            tenant = min(waiting, key=_HOLDS[ground])
+            if not self._lanes.has_room(ground, tenant):
+                return None  # there is none for those who hold more
+            account = next(iter(waiting[tenant].values()))
+            if ground is not Ground.MORE or not self._lanes.holds_too_much(account):
+                return account
+            self._leave_line(account)
+        return None
+
+    def surplus(self, now: float) -> list[Delivery]:
+        """Take out what is to be given back: too much of it waits for endpoints that may get no lane soon."""
+        surplus: list[Delivery] = []
+        unproven = [
+            account for endpoint in self._of if (account := self._lanes.known(endpoint)).standing is not Standing.PROVEN
+        ]
+        room = self._most - self.count + sum(len(self._of[account.endpoint]) for account in unproven)
+        slow_room = self._most // 2  # what hangs leaves some for what is unknown
+        for account in unproven:
+            parked, slow = self._of[account.endpoint], account.standing is Standing.SLOW
+            kept = min(SLOW_KEPT, slow_room) if slow else UNSEEN_KEPT if not account.lanes else len(parked)
+            kept = max(0, min(kept, room))
+            if len(parked) > kept and (len(self._resting) < AVOIDED_MAX or account.endpoint in self._resting):
+                self._resting[account.endpoint] = now + SLOW_SECONDS
+            while len(parked) > kept:
+                surplus.append(parked.pop())
+            room -= len(parked)
+            slow_room -= len(parked) if slow else 0
+            self._left(account)
+        self.count -= len(surplus)
+        return surplus
+
+    def avoid(self, now: float, enough: int) -> Avoid:
+        """Return the endpoints, and the tenants, of which this worker wants no more for now: `enough` waits already."""
+        known = self._lanes
+        if self.count >= self._most:
+            enough = 1
+        self._resting = {endpoint: until for endpoint, until in self._resting.items() if until > now}
+        endpoints = dict.fromkeys(self._resting)
+        for endpoint, parked in self._of.items():
+            if known.known(endpoint).standing is not Standing.PROVEN or len(parked) >= enough:
+                endpoints[endpoint] = None
+        if known.lent >= known.slow_max:
+            hopeless = (endpoint for endpoint, account in known.slow.items() if not account.may_show)
+            endpoints |= dict.fromkeys(itertools.islice(hopeless, AVOIDED_MAX))
+        tenants: dict[str, int] = {}
+        for ground in (Ground.FIRST, Ground.TRIAL, Ground.MORE):
+            for tenant, accounts in self._lines[ground].items():
+                tenants[tenant.name] = tenants.get(tenant.name, 0) + sum(len(self._of[endpoint]) for endpoint in accounts)
+        return Avoid(
+            tuple(itertools.islice(endpoints, AVOIDED_MAX)), tuple(name for name, waits in tenants.items() if waits >= enough)
+        )
+
+    def close(self) -> list[Delivery]:
+        """Return everything, once and for all."""
+        left = list(itertools.chain.from_iterable(self._of.values()))
+        for endpoint in list(self._of):
+            self._of[endpoint].clear()
+            self._left(self._lanes.known(endpoint))
+        self.count = 0
+        return left
+
+    def _left(self, account: Account) -> None:
+        """Note that something was taken out."""
+        if not self._of[account.endpoint]:
+            del self._of[account.endpoint]
+            account.waits = False
+            self._leave_line(account)
+
+    def _leave_line(self, account: Account) -> None:
+        ground = self._line_of.pop(account.endpoint, None)
+        if ground is not None:
+            waiting = self._lines[ground][account.tenant]
+            del waiting[account.endpoint]
+            if not waiting:
+                del self._lines[ground][account.tenant]
