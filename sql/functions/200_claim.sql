@@ -39,6 +39,7 @@ create or replace function webhook.drain_wake(rows_max int) returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 set jit = off
 as $$
 declare
@@ -83,8 +84,10 @@ begin
                 k.not_before, k.tat, webhook.rate_at(k.rate, k.recovering_since, clock_timestamp()), k.burst)))
         end as next_at
         from unnest(ids, moments) as w (endpoint_id, run_at) join webhook.rows_of(locked) as k using (endpoint_id)
-    ) as d using (endpoint_id)
-    where s.endpoint_id = l.endpoint_id and s.version = l.version and (d.run_at < l.head or d.next_at <> l.next_at);
+    ) as d using (endpoint_id) cross join lateral (
+        select v.ctid as place from webhook.endpoint_sched as v where v.endpoint_id = l.endpoint_id and v.version = l.version limit 1
+    ) as v
+    where s.ctid = v.place and (d.run_at < l.head or d.next_at <> l.next_at);
     return case when locked is null then 0 else drained end;  -- 0 if all were kept: do not spin
 end
 $$;
@@ -97,6 +100,7 @@ create or replace function webhook.queued_of_others(
 language sql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 set jit = off
 begin atomic
     with gap as (
@@ -150,6 +154,7 @@ create or replace function webhook.claim(
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -165,9 +170,8 @@ declare
     started timestamptz;
     floor_turn float8;
     floor_at timestamptz;
+    ahead_turn float8;
     virtual_now float8;  -- the turn that is being served
-    queued_max int;      -- so many of the run queue fill a claim
-    last_turn float8;
     queued webhook.endpoint_sched[];
     fired webhook.endpoint_sched[];
     new_claim bigint;
@@ -183,6 +187,8 @@ begin
     ) loop
         perform pg_sleep(0.025);
     end loop;
+    lock table webhook.endpoint_sched in row share mode;  -- see raise_floor
+    select f.turn, f.next_at, f.ahead_turn into floor_turn, floor_at, ahead_turn from webhook.sched_floor as f;
     more := webhook.fan_out_step();
     more := webhook.drain_wake(wake_max) = wake_max or more;
     started := clock_timestamp();
@@ -191,36 +197,30 @@ begin
         where s.next_at <= started and s.next_at >= floor_at and s.next_at < 'infinity' and s.endpoint_id <> all (avoid)
         order by s.next_at limit greatest(rows_max, fired_max) for no key update skip locked
     ) as s;
+    select s.turn into virtual_now from webhook.endpoint_sched as s where s.turn >= floor_turn order by s.turn limit 1;
     if avoid_tenants = '{}' then
-        select min(q.turn), count(*) filter (where q.served), max(q.turn) filter (where q.served)
-        into virtual_now, queued_max, last_turn from (
-            select s.turn, s.wanted and rows_max > sum(s.expected) filter (where s.wanted) over (
-                order by s.turn rows unbounded preceding) - s.expected as served
+        select array_agg(q.endpoint_id order by q.turn) into ids from (
+            select s.endpoint_id, s.turn, sum(s.expected) over (order by s.turn rows unbounded preceding) - s.expected as before
             from (
-                select s.turn, s.expected, s.endpoint_id <> all (avoid) as wanted from webhook.endpoint_sched as s
-                where s.turn >= floor_turn order by s.turn limit rows_max + cardinality(avoid)
+                select s.endpoint_id, s.turn, s.expected from webhook.endpoint_sched as s
+                where s.turn >= floor_turn and s.endpoint_id <> all (avoid) order by s.turn limit rows_max
             ) as s
-        ) as q;
-        select array_agg(s.found) into queued from (
-            select s as found from webhook.endpoint_sched as s
-            where s.turn >= floor_turn and s.turn <= last_turn and s.endpoint_id <> all (avoid)
-            order by s.turn limit queued_max for no key update skip locked
-        ) as s;
+        ) as q
+        where q.before < rows_max;
     else
-        select s.turn into virtual_now from webhook.endpoint_sched as s where s.turn >= floor_turn order by s.turn limit 1;
         avoid_nos := array(select t.no from webhook.tenant as t where t.tenant = any (avoid_tenants) order by t.no);
         ids := webhook.queued_of_others(avoid_nos, avoid, floor_turn, rows_max);
-        select array_agg(s.found) filter (where (s.found).turn is not null) into queued
-        from unnest(ids) as d (endpoint_id) cross join lateral (
-            select s as found from webhook.endpoint_sched as s
-            where s.endpoint_id = d.endpoint_id order by s.version desc limit 1 for no key update skip locked
-        ) as s;
     end if;
+    select array_agg(s.found) filter (where (s.found).turn is not null) into queued
+    from unnest(ids) as d (endpoint_id) cross join lateral (
+        select s as found from webhook.endpoint_sched as s
+        where s.endpoint_id = d.endpoint_id order by s.version desc limit 1 for no key update skip locked
+    ) as s;
     if fired is null and queued is null then
         return json_build_object(
             'claim', null, 'now', extract(epoch from started), 'waited', extract(epoch from started - called), 'more', more);
     end if;
-    virtual_now := coalesce(virtual_now, nullif(floor_turn, '-infinity'), 0);
+    virtual_now := greatest(virtual_now, ahead_turn, 0);
     new_claim := nextval('webhook.claim_id');
     with share as materialized (  -- of the tenants in this claim: the last turns that each has, and how far apart its turns are
         select t.no as tenant_no, t.tenant as name, t.weight, 1 / t.weight as step, greatest(virtual_now, (
@@ -319,13 +319,17 @@ begin
             head = coalesce(c.new_head, s.head),
             turn = r.turn, expected = case when r.turn is null then 1 else quantum end,
             next_at = case when r.turn is null then coalesce(c.due_at, 'infinity') else 'infinity' end
-        from counted as c left join requeued as r using (endpoint_id)
-        where s.endpoint_id = c.endpoint_id and s.version = c.version
+        from counted as c left join requeued as r using (endpoint_id) cross join lateral (
+            select v.ctid as place from webhook.endpoint_sched as v where v.endpoint_id = c.endpoint_id and v.version = c.version limit 1
+        ) as v
+        where s.ctid = v.place
         returning s.endpoint_id, c.rate, c.burst, c.from_tat
     ), enqueued as (  -- its timer has fired, but this claim is full
         update webhook.endpoint_sched as s set version = s.version + 1, turn = p.place, expected = 1, next_at = 'infinity'
-        from placed as p
-        where s.endpoint_id = p.endpoint_id and s.version = p.version and p.turn is null and not p.visited
+        from placed as p cross join lateral (
+            select v.ctid as place from webhook.endpoint_sched as v where v.endpoint_id = p.endpoint_id and v.version = p.version limit 1
+        ) as v
+        where s.ctid = v.place and p.turn is null and not p.visited
         returning s.tenant_no
     ), planned as (
         select l.id, l.endpoint_id, l.attempt, l.attempts_before, l.event_id, l.event_created_at,

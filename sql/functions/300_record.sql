@@ -64,17 +64,20 @@ create or replace function webhook.record(worker text, outcomes text) returns in
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 set jit = off
 as $$
 #variable_conflict use_column
 declare
-    recorded timestamptz := clock_timestamp();
+    recorded timestamptz;
     claims bigint[];
     effects webhook.effect[];
     locked webhook.endpoint_sched[];
     news webhook.news[];
     changed int;
 begin
+    lock table webhook.endpoint_sched in row share mode;  -- see raise_floor
+    recorded := clock_timestamp();
     select array_agg(distinct (o ->> 0)::bigint) into claims from json_array_elements(outcomes::json) as o;
     -- Against the reaper, and against this very record under way twice: whoever has the batch's row decides, and the other finds nothing left.
     perform from webhook.claim_batch as b where b.claim_id = any (claims) order by b.claim_id for update;
@@ -86,8 +89,10 @@ begin
                (o ->> 10)::float8 as hold, o ->> 11 as disable
         from json_array_elements(outcomes::json) as o
     ), ours as (
-        delete from webhook.inflight as i using told as t
-        where i.claim_id = t.claim_id and i.id = t.id
+        delete from webhook.inflight as i using told as t cross join lateral (
+            select f.ctid as place from webhook.inflight as f where f.claim_id = t.claim_id and f.id = t.id limit 1
+        ) as f
+        where i.ctid = f.place
         returning i.claim_id, i.id, i.endpoint_id, i.run_at, i.event_id, i.event_created_at, i.payload_bytes, i.attempt,
                   i.attempts_before, i.is_probe, t.disposition, t.outcome, t.status, t.age, t.duration, t.response, t.error,
                   t.hold, t.disable,
@@ -185,8 +190,10 @@ begin
             end
         from decided as d cross join lateral (
             select webhook.ready_at(d.not_before, d.tat, webhook.rate_at(d.rate, d.recovering_since, recorded), d.burst) as ready_at
-        ) as r
-        where s.endpoint_id = d.endpoint_id and s.version = d.version
+        ) as r cross join lateral (
+            select v.ctid as place from webhook.endpoint_sched as v where v.endpoint_id = d.endpoint_id and v.version = d.version limit 1
+        ) as v
+        where s.ctid = v.place
     ), audited as (
         insert into webhook.audit (actor, action, endpoint_id, reason)
         select record.worker, 'endpoint.disable', d.endpoint_id, d.disable
@@ -202,7 +209,8 @@ begin
     end if;
 
     delete from webhook.claim_batch as b
-    where b.claim_id = any (claims) and not exists (select from webhook.inflight as i where i.claim_id = b.claim_id);
+    where b.claim_id = any (claims)
+      and (select true from webhook.inflight as i where i.claim_id = b.claim_id limit 1) is null;  -- not exists would be joined, reading it all
     return changed;
 end
 $$;
@@ -223,6 +231,7 @@ create or replace function webhook.reap(batches_max int default 20) returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 set jit = off
 as $$
 declare

@@ -63,7 +63,7 @@ begin
     update webhook.endpoint_sched as s set
         version = s.version + 1,
         head = least(s.head, due),
-        next_at = case when s.state = 'enabled' and s.turn is null and s.circuit <> 'half_open' then least(s.next_at, greatest(due, s.not_before)) else s.next_at end
+        next_at = case when s.state = 'enabled' and s.turn is null and s.circuit <> 'half_open' then least(s.next_at, greatest(clock_timestamp(), s.not_before)) else s.next_at end
     where s.endpoint_id = owner;
     insert into webhook.audit (actor, action, endpoint_id, delivery_id, reason, details)
     values (actor, 'delivery.retry', owner, delivery_id, reason, jsonb_build_object('state_before', before, 'forced', force));

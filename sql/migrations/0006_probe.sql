@@ -2,3 +2,11 @@
 alter table webhook.inflight add column is_probe boolean not null default false;
 
 drop function if exists webhook.claim(text, int, bigint, interval, interval, bigint[], interval);  -- it has one more parameter now
+
+-- What raise_floor knows: see there.
+alter table webhook.sched_floor
+    add column ahead_turn     double precision not null default '-infinity',  -- what claims write is no smaller
+    add column ahead_next_at  timestamptz      not null default '-infinity',
+    add column under_way      text[]           not null default '{}',         -- who may not have known `seen_…` when it was asked last
+    add column look_at_all_at timestamptz      not null default '-infinity';
+update webhook.sched_floor set turn = '-infinity', next_at = '-infinity', seen_turn = null, seen_next_at = '-infinity';

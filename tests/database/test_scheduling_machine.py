@@ -33,7 +33,8 @@ RESET = """
 truncate webhook.event, webhook.pending, webhook.inflight, webhook.claim_batch, webhook.wake, webhook.finished, webhook.attempt,
          webhook.endpoint, webhook.endpoint_sched, webhook.endpoint_key, webhook.subscription, webhook.tenant, webhook.fan_out,
          webhook.audit, webhook.idempotency_key;
-update webhook.sched_floor set turn = '-infinity', next_at = '-infinity', seen_turn = null, seen_next_at = '-infinity';
+update webhook.sched_floor set turn = '-infinity', next_at = '-infinity', seen_turn = null, seen_next_at = '-infinity',
+    ahead_turn = '-infinity', ahead_next_at = '-infinity', under_way = '{}', look_at_all_at = '-infinity';
 update webhook.meta set fan_out_max = 1, circuit_failures = 2;
 """
 
@@ -92,7 +93,8 @@ SHIFT = [
     """update webhook.endpoint_sched set version = version + 1, tat = tat - {0}, not_before = not_before - {0},
               head = head - {0}, next_at = next_at - {0}, failing_since = failing_since - {0},
               recovering_since = recovering_since - {0}""",
-    "update webhook.sched_floor set next_at = next_at - {0}, seen_next_at = seen_next_at - {0}",
+    """update webhook.sched_floor set next_at = next_at - {0}, seen_next_at = seen_next_at - {0}, ahead_next_at = ahead_next_at - {0},
+              look_at_all_at = look_at_all_at - {0}""",
 ]
 
 verdicts = st.sampled_from(
@@ -198,10 +200,10 @@ class Schedule(RuleBasedStateMachine):
         """A receiver fails until its circuit opens; when the pause is over, claims find out whether it is back."""
         others = set(range(4)) - {which}
         for _ in range(3):
-            self.claim(1, 1000, others)
+            self.claim(1, 1000, others, None)
             self.record(100, "timeout", 0, twice=False)
         self.pass_time(13)
-        self.claim(20, 1000, others)
+        self.claim(20, 1000, others, None)
 
     @rule()
     def lose_the_leases(self) -> None:
@@ -356,14 +358,14 @@ def test_any_order(dsn: str) -> None:
 
 
 BUGS = {
-    "no fence": ("record", "where i.claim_id = t.claim_id and i.id = t.id", "where i.id = t.id"),
+    "no fence": ("record", "where f.claim_id = t.claim_id and f.id = t.id", "where f.id = t.id"),
     "head hides older rows": ("drain_wake", "head = least(l.head, d.run_at)", "head = l.head"),
     "more than one probe": ("claim", "case p.circuit when 'open' then 1 end", "null"),
     "a slot is not given back": ("record", "- coalesce(cardinality(e.void_claims), 0) as", "as"),
     "a token too many": ("claim", "tat = coalesce(c.new_tat, s.tat)", "tat = s.tat"),
     "the floor is raised too far": (
         "raise_floor",
-        "turn = coalesce(least(f.seen_turn, least_turn), f.turn)",
+        "turn = least(case when waits then f.turn else coalesce(f.seen_turn, f.turn) end, least_turn)",
         "turn = coalesce(least_turn + 1, f.turn)",
     ),
     "a full endpoint is forgotten": (
