@@ -95,8 +95,8 @@ $$;
 -- The endpoints of a claim that some tenants are left out of. The queue in order of turns may begin with thousands of theirs, so
 -- it is read by tenant, in the gaps between them: up to 2,000 entries from a random tenant on, of which those with the first turns.
 create or replace function webhook.queued_of_others(
-    avoid_nos int[], avoid bigint[], floor_turn float8, rows_max int
-) returns bigint[]
+    avoid_nos int[], avoid bigint[], floor_turn float8, rows_max int, out ids bigint[], out enough bigint
+) returns record
 language sql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -122,11 +122,10 @@ begin atomic
         ) as s
         limit 2000
     )
-    select array_agg(q.endpoint_id order by q.turn) from (
+    select array_agg(q.endpoint_id order by q.turn), count(*) filter (where q.before < rows_max) from (
         select f.endpoint_id, f.turn, sum(f.expected) over (order by f.turn rows unbounded preceding) - f.expected as before
-        from found as f
-    ) as q
-    where q.before < rows_max;
+        from (select f.* from found as f order by f.turn limit rows_max) as f
+    ) as q;
 end;
 
 -- One batch of due deliveries, leased to one worker, as one JSON document (text):
@@ -166,7 +165,8 @@ declare
     quantum constant int := 16;  -- rows of an endpoint in a visit, at least; fewer, larger visits leave fewer dead versions
     more boolean;
     avoid_nos int[] := '{}';
-    ids bigint[];
+    ids bigint[];   -- the head of the run queue, and how many of it fill a claim
+    enough bigint;
     started timestamptz;
     floor_turn float8;
     floor_at timestamptz;
@@ -199,22 +199,23 @@ begin
     ) as s;
     select s.turn into virtual_now from webhook.endpoint_sched as s where s.turn >= floor_turn order by s.turn limit 1;
     if avoid_tenants = '{}' then
-        select array_agg(q.endpoint_id order by q.turn) into ids from (
+        select array_agg(q.endpoint_id order by q.turn), count(*) filter (where q.before < rows_max) into ids, enough from (
             select s.endpoint_id, s.turn, sum(s.expected) over (order by s.turn rows unbounded preceding) - s.expected as before
             from (
                 select s.endpoint_id, s.turn, s.expected from webhook.endpoint_sched as s
                 where s.turn >= floor_turn and s.endpoint_id <> all (avoid) order by s.turn limit rows_max
             ) as s
-        ) as q
-        where q.before < rows_max;
+        ) as q;
     else
         avoid_nos := array(select t.no from webhook.tenant as t where t.tenant = any (avoid_tenants) order by t.no);
-        ids := webhook.queued_of_others(avoid_nos, avoid, floor_turn, rows_max);
+        select q.ids, q.enough into ids, enough from webhook.queued_of_others(avoid_nos, avoid, floor_turn, rows_max) as q;
     end if;
-    select array_agg(s.found) filter (where (s.found).turn is not null) into queued
-    from unnest(ids) as d (endpoint_id) cross join lateral (
-        select s as found from webhook.endpoint_sched as s
-        where s.endpoint_id = d.endpoint_id order by s.version desc limit 1 for no key update skip locked
+    select array_agg(s.found) into queued from (  -- past those that others are visiting
+        select s.found from unnest(ids) as d (endpoint_id) cross join lateral (
+            select s as found from webhook.endpoint_sched as s
+            where s.endpoint_id = d.endpoint_id order by s.version desc limit 1 for no key update skip locked
+        ) as s
+        where (s.found).turn is not null limit enough
     ) as s;
     if fired is null and queued is null then
         return json_build_object(

@@ -138,8 +138,8 @@ class PostgresBench:
                 f"""update webhook.endpoint_sched set tat = tat {moved}, not_before = not_before {moved},
                            head = head {moved}, next_at = next_at {moved}, failing_since = failing_since {moved},
                            recovering_since = recovering_since {moved}""",
-                f"update webhook.sched_floor set next_at = next_at {moved}, seen_next_at = seen_next_at {moved}, "
-                f"ahead_next_at = ahead_next_at {moved}",
+                f"""update webhook.sched_floor set next_at = next_at {moved}, seen_next_at = seen_next_at {moved},
+                           ahead_next_at = ahead_next_at {moved}""",
             ]
         )
 

@@ -10,6 +10,7 @@ from worker.store.database import Database, connect
 from worker.store.sql import statements
 
 PENDING, ENDPOINTS, ROWS = 50_000, 5_000, 200
+TURNS = 100
 FIRED_MAX = 500
 """Timers that have fired are put into the run queue so many at a time, whatever the batch."""
 
@@ -56,3 +57,40 @@ async def test_rows_touched_are_proportional_to_the_batch(dsn: str, database: Da
         assert read[table]["by_scan"] + read[table]["by_index"] <= 4 * ROWS, (table, read[table])
     assert 0 == read["endpoint_sched"]["by_scan"]
     assert 0 == read["pending"]["by_scan"]
+
+
+ENTRIES_READ = """
+select c.relname::text as name, pg_stat_get_xact_tuples_returned(i.indexrelid)::int as read
+from pg_index as i join pg_class as c on c.oid = i.indexrelid join pg_namespace as n on n.oid = c.relnamespace
+where n.nspname = 'webhook'
+"""
+
+
+@pytest.mark.fault(51)
+async def test_dead_rows_are_not_read(dsn: str, database: Database) -> None:
+    """While a snapshot held elsewhere keeps every dead row, no plan reads them: what is read stays in proportion."""
+    for n in range(20):
+        create = "select id from webhook.create_endpoint($1::text, settings => '{\"max_in_flight\": 1000}')"
+        await database.value(create, f"https://receiver.test/{n}")
+    produce = "select count(*) from webhook.enqueue_many(array_fill('e'::text, array[10]), array_fill('{}'::text, array[10]))"
+
+    async def turn(on: Database) -> None:
+        document = json.loads(await on.value("select webhook.claim('w', $1::int, 1000000000)", ROWS))
+        outcomes = [
+            [document["claim"], row[0], "delivered", "ok", 200, 1, 1, None, None, 0, None, None]
+            for row in document["deliveries"]
+        ]
+        assert ROWS == await on.value("select webhook.record('w', $1::text)", json.dumps(outcomes))
+
+    async with session(dsn) as holder, holder.transaction():
+        await holder.script(["set transaction isolation level repeatable read", "create table public.held ()"])
+        for n in range(TURNS):
+            await database.value(produce)
+            await turn(database)
+            if n % 10 == 9:
+                await database.script(["vacuum analyze", "select webhook.raise_floor()"])
+        await database.value(produce)
+        async with session(dsn) as one, one.transaction():
+            await turn(one)
+            read = {row["name"]: row["read"] for row in await one.rows(ENTRIES_READ)}
+    assert sum(read.values()) <= 10 * ROWS, read  # of 20,000 dead deliveries, several times over

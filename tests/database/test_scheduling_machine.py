@@ -93,8 +93,8 @@ SHIFT = [
     """update webhook.endpoint_sched set version = version + 1, tat = tat - {0}, not_before = not_before - {0},
               head = head - {0}, next_at = next_at - {0}, failing_since = failing_since - {0},
               recovering_since = recovering_since - {0}""",
-    """update webhook.sched_floor set next_at = next_at - {0}, seen_next_at = seen_next_at - {0}, ahead_next_at = ahead_next_at - {0},
-              look_at_all_at = look_at_all_at - {0}""",
+    """update webhook.sched_floor set next_at = next_at - {0}, seen_next_at = seen_next_at - {0},
+              ahead_next_at = ahead_next_at - {0}, look_at_all_at = look_at_all_at - {0}""",
 ]
 
 verdicts = st.sampled_from(
@@ -205,15 +205,16 @@ class Schedule(RuleBasedStateMachine):
         self.pass_time(13)
         self.claim(20, 1000, others, None)
 
-    @rule()
-    def lose_the_leases(self) -> None:
-        """The worker stops for longer than its leases, and others take over."""
+    @rule(comes_back=st.booleans())
+    def lose_the_leases(self, comes_back: bool) -> None:
+        """The worker stops for longer than its leases, and others take over, perhaps before it comes back."""
         self.freeze()
         self.pass_time(31)
         self.value("select webhook.reap()")
         self.claim(100, 1000, set(), None)
+        if comes_back:
+            self.thaw()
 
-    @precondition(lambda self: self.frozen)
     @rule()
     def thaw(self) -> None:
         """It comes back and records what it did, perhaps too late."""
@@ -387,7 +388,7 @@ def test_planted_bugs_are_found(dsn: str, bug: str) -> None:
         assert right in source
         database.execute(source.replace(right, wrong).encode())
     found = settings(
-        max_examples=150, stateful_step_count=STEPS, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
+        max_examples=500, stateful_step_count=STEPS, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     with pytest.raises((AssertionError, psycopg.errors.RaiseException)):  # an invariant, or the guard; which does not matter
