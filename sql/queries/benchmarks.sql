@@ -59,8 +59,23 @@ truncate webhook.event, webhook.pending, webhook.wake
 -- One event of 1 KiB, as a producer enqueues it.
 select webhook.enqueue('order.created', repeat('x', 1024))
 
--- name: bench_plain_inserts
--- The same rows without any of the work: who gets the event is known, and nothing is checked.
+-- name: bench_insert_event
+-- The same rows without any of the work: who gets the event is known, and nothing is checked. One statement a table.
+insert into webhook.event (id, created_at, tenant, event_type, content_type, payload)
+values (nextval('webhook.event_id'), now(), '', 'order.created', 'application/json', repeat('x', 1024))
+
+-- name: bench_insert_pending
+-- Of the event of bench_insert_event, in the same session.
+insert into webhook.pending (id, endpoint_id, run_at, event_id, event_created_at, payload_bytes)
+values (nextval('webhook.delivery_id'), 1, now(), currval('webhook.event_id'), now(), 1024),
+       (nextval('webhook.delivery_id'), 2, now(), currval('webhook.event_id'), now(), 1024)
+
+-- name: bench_insert_wake
+-- The last of the three.
+insert into webhook.wake (endpoint_id, run_at) values (1, now()), (2, now())
+
+-- name: bench_insert_all
+-- All of it in one statement, which nobody would write: the least that these rows can cost.
 with drawn as materialized (
     select nextval('webhook.event_id') as id, repeat('x', 1024) as payload
 ), stored as (
