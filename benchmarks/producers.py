@@ -61,9 +61,7 @@ def run(*, quick: bool, scale: float) -> Report:
         }
         for kind, rates in found.items()
     ]
-    enqueue, plain, least = (
-        statistics.median(found[kind]) for kind in ("webhook.enqueue", "plain inserts", "one statement")
-    )
+    enqueue, plain, least = (statistics.median(found[kind]) for kind in ("webhook.enqueue", "plain inserts", "one statement"))
     ratio = round(enqueue / plain, 2)
     target = f"enqueue has at least {TARGET_RATIO:g} of the throughput of plain inserts"
     notes = [f"ratio {ratio}", f"against the one statement {enqueue / least:.2f}"]
