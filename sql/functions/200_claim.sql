@@ -116,7 +116,7 @@ begin atomic
     ), found as (
         select s.* from (select p.* from piece as p order by p.nth, p.after) as p cross join lateral (
             select s.endpoint_id, s.turn, s.expected from webhook.endpoint_sched as s
-            where s.tenant_no > p.after and s.tenant_no < p.before and s.turn >= floor_turn and s.endpoint_id <> all (avoid)
+            where s.state = 'enabled' and s.tenant_no > p.after and s.tenant_no < p.before and s.turn >= floor_turn and s.endpoint_id <> all (avoid)
             order by s.tenant_no, s.expected, s.turn
             limit 2000
         ) as s
@@ -223,13 +223,15 @@ begin
     end if;
     virtual_now := greatest(virtual_now, ahead_turn, 0);
     new_claim := nextval('webhook.claim_id');
+    -- Left joins where every row has its match: the planner, which knows nothing of what is in arrays, then expects hundreds of
+    -- rows, and hashes; expecting one, it would compare each with each.
     with share as materialized (  -- of the tenants in this claim: the last turns that each has, and how far apart its turns are
         select t.no as tenant_no, t.tenant as name, t.weight, 1 / t.weight as step, greatest(virtual_now, (
             select s.turn from webhook.endpoint_sched as s
-            where s.tenant_no = t.no and s.expected = 1 and s.turn >= virtual_now order by s.turn desc limit 1
+            where s.state = 'enabled' and s.tenant_no = t.no and s.expected = 1 and s.turn >= virtual_now order by s.turn desc limit 1
         )) as last_new, greatest(virtual_now, (
             select s.turn from webhook.endpoint_sched as s
-            where s.tenant_no = t.no and s.expected = quantum and s.turn >= virtual_now order by s.turn desc limit 1
+            where s.state = 'enabled' and s.tenant_no = t.no and s.expected = quantum and s.turn >= virtual_now order by s.turn desc limit 1
         )) as last_again
         from webhook.tenant as t
         where t.no = any (array(select f.tenant_no from webhook.rows_of(fired || queued) as f))
@@ -239,7 +241,7 @@ begin
         from (
             select l.*, coalesce(l.turn, h.last_new + h.step * spacing * row_number() over (
                        partition by l.tenant_no, l.turn is null order by l.next_at)) as place
-            from webhook.rows_of(fired || queued) as l join share as h using (tenant_no)
+            from webhook.rows_of(fired || queued) as l left join share as h using (tenant_no)
         ) as c
     ), visit as materialized (
         select p.endpoint_id, p.version, p.tenant_no, p.place, p.head, p.in_flight, p.max_in_flight, p.not_before, p.circuit,
@@ -269,7 +271,7 @@ begin
         select s.*, s.nth <= s.quota and s.run_at <= started as due,
                h.step * row_number() over (
                    partition by s.tenant_no, s.nth <= s.quota and s.run_at <= started order by s.nth, s.endpoint_id) as row_turn
-        from seen as s join share as h using (tenant_no)
+        from seen as s left join share as h using (tenant_no)
     ), judged as materialized (
         select s.endpoint_id, s.row_at, s.run_at, s.due
                and row_number() over in_turn <= rows_max
@@ -285,7 +287,7 @@ begin
             (claim_id, id, endpoint_id, run_at, event_id, event_created_at, payload_bytes, attempt, attempts_before, is_probe)
         select new_claim, m.id, m.endpoint_id, m.run_at, m.event_id, m.event_created_at, m.payload_bytes,
                m.attempt + 1, m.attempts_before + v.is_probe::int, v.is_probe
-        from moved as m join visit as v using (endpoint_id)
+        from moved as m left join visit as v using (endpoint_id)
         returning inflight.*
     ), counted as (  -- the rows that were moved, not the candidates; and when the endpoint is due again, null: when somebody says so
         select v.*, n.taken, n.new_tat, coalesce(j.due_at, j.last_run_at) as new_head, case
@@ -306,7 +308,7 @@ begin
         ) as n
     ), requeued as (  -- due now: behind those of its tenant that had their helping, too
         select c.endpoint_id, h.last_again + h.step * quantum * row_number() over (partition by c.tenant_no order by c.place) as turn
-        from counted as c join share as h using (tenant_no)
+        from counted as c left join share as h using (tenant_no)
         where c.due_at <= started
     ), rescheduled as (
         update webhook.endpoint_sched as s set
@@ -337,7 +339,7 @@ begin
                greatest(0, extract(epoch from r.from_tat - started)::float8
                    + (row_number() over (partition by l.endpoint_id order by l.run_at, l.id) - r.burst) / r.rate
                ) as send_after, r.rate
-        from leased as l join rescheduled as r using (endpoint_id)
+        from leased as l left join rescheduled as r using (endpoint_id)
     ), config as (
         select e.id, e.timeout_seconds, json_build_object(
             'version', e.version, 'tenant', e.tenant, 'url', e.url, 'headers', e.headers,

@@ -166,6 +166,7 @@ begin
         left join lateral (  -- nearly always there is nothing to decide
             select c.* from webhook.circuit_after(l, e, recorded) as c
             where l.circuit <> 'closed' or l.failing_since is not null or l.failure_ratio > 0.01 or cardinality(e.failed_claims) > 0
+            offset 0  -- a fence: without it all would be decided, and then be filtered
         ) as c on true
     ), updated as (
         update webhook.endpoint_sched as s set

@@ -10,3 +10,7 @@ alter table webhook.sched_floor
     add column under_way      text[]           not null default '{}',         -- who may not have known `seen_…` when it was asked last
     add column look_at_all_at timestamptz      not null default '-infinity';
 update webhook.sched_floor set turn = '-infinity', next_at = '-infinity', seen_turn = null, seen_next_at = '-infinity';
+
+-- Only who says `state = 'enabled'` may use it: what is read in the order of turns must not be read by it and sorted.
+drop index webhook.endpoint_sched_tenant_turn;
+create index endpoint_sched_tenant_turn on webhook.endpoint_sched (tenant_no, expected, turn) where turn is not null and state = 'enabled';
