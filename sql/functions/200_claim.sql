@@ -92,8 +92,9 @@ begin
 end
 $$;
 
--- The endpoints of a claim that some tenants are left out of. The queue in order of turns may begin with thousands of theirs, so
--- it is read by tenant, in the gaps between them: up to 2,000 entries from a random tenant on, of which those with the first turns.
+-- The endpoints of a claim that some tenants are left out of, and how many of them fill it. The queue in order of turns may
+-- begin with thousands of theirs, so it is read by tenant, from one to the next that is in it: up to 200 tenants, from a
+-- random one on and around, with at most `rows_max` of each kind; of these those with the first turns.
 create or replace function webhook.queued_of_others(
     avoid_nos int[], avoid bigint[], floor_turn float8, rows_max int, out ids bigint[], out enough bigint
 ) returns record
@@ -103,28 +104,30 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set jit = off
 begin atomic
-    with gap as (
-        select coalesce(lag(c.no) over (order by c.no), -1) as after, c.no as before
-        from unnest(avoid_nos || 2147483647) as c (no)
-    ), start as materialized (
+    with recursive start as materialized (
         select floor(random() * (select t.no from webhook.tenant as t order by t.no desc limit 1))::int as no
-    ), piece as materialized (
-        select p.* from gap as g, start as b, lateral (
-            values (1, greatest(g.after, b.no), g.before), (2, g.after, least(g.before, b.no + 1))
-        ) as p (nth, after, before)
-        where p.before - p.after > 1
+    ), walk as (
+        select b.no, 0 as lap, 0 as steps from start as b
+        union all
+        select case when n.no is not null then n.no else -1 end, w.lap + (n.no is null)::int, w.steps + 1
+        from walk as w cross join start as b left join lateral (
+            select s.tenant_no as no from webhook.endpoint_sched as s
+            where s.state = 'enabled' and s.turn is not null and s.tenant_no > w.no order by s.tenant_no limit 1
+        ) as n on true
+        where w.steps < 200 and w.lap < 2 and not (w.lap = 1 and w.no >= b.no)
     ), found as (
-        select s.* from (select p.* from piece as p order by p.nth, p.after) as p cross join lateral (
+        select s.* from (select distinct w.no from walk as w where w.no <> all (avoid_nos)) as w cross join lateral (
+            select e.n from (values (1), (16)) as e (n)
+        ) as e cross join lateral (
             select s.endpoint_id, s.turn, s.expected from webhook.endpoint_sched as s
-            where s.state = 'enabled' and s.tenant_no > p.after and s.tenant_no < p.before and s.turn >= floor_turn and s.endpoint_id <> all (avoid)
-            order by s.tenant_no, s.expected, s.turn
-            limit 2000
+            where s.state = 'enabled' and s.tenant_no = w.no and s.expected = e.n and s.turn >= floor_turn
+              and s.endpoint_id <> all (avoid)
+            order by s.turn limit rows_max
         ) as s
-        limit 2000
     )
     select array_agg(q.endpoint_id order by q.turn), count(*) filter (where q.before < rows_max) from (
         select f.endpoint_id, f.turn, sum(f.expected) over (order by f.turn rows unbounded preceding) - f.expected as before
-        from (select f.* from found as f order by f.turn limit rows_max) as f
+        from (select f.* from found as f order by f.turn limit rows_max + 500) as f
     ) as q;
 end;
 
@@ -203,7 +206,8 @@ begin
             select s.endpoint_id, s.turn, sum(s.expected) over (order by s.turn rows unbounded preceding) - s.expected as before
             from (
                 select s.endpoint_id, s.turn, s.expected from webhook.endpoint_sched as s
-                where s.turn >= floor_turn and s.endpoint_id <> all (avoid) order by s.turn limit rows_max
+                where s.turn >= floor_turn and s.endpoint_id <> all (avoid)
+                order by s.turn limit rows_max + 500  -- others may have locked the first of them
             ) as s
         ) as q;
     else

@@ -23,12 +23,12 @@ declare
     least_turn float8;
     least_at timestamptz;
 begin
-    select * into known from webhook.sched_floor;
+    select * into known from webhook.sched_floor for update;
     at_work := array(
         select l.virtualtransaction from pg_locks as l
         where l.locktype = 'relation' and l.relation = 'webhook.endpoint_sched'::regclass
           and l.database = (select d.oid from pg_database as d where d.datname = current_database())
-          and l.mode in ('RowShareLock', 'RowExclusiveLock') and l.pid <> pg_backend_pid());
+          and l.mode in ('RowShareLock', 'RowExclusiveLock') and l.pid is distinct from pg_backend_pid());
     all_of_it := started >= known.look_at_all_at or started < known.ahead_next_at;
     waits := at_work && known.under_way;
     if waits and not all_of_it then

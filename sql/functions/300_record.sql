@@ -160,7 +160,6 @@ begin
                c.probe_claim,
                case when c.circuit is null then l.recovering_since else c.recovering_since end as recovering_since,
                coalesce(c.not_before, greatest(l.not_before, e.hold_until)) as not_before,
-               c.circuit = 'open' and l.circuit <> 'open' as opened,
                coalesce(c.recovered, false) as recovered
         from unnest(effects) as e join webhook.rows_of(locked) as l using (endpoint_id)
         left join lateral (  -- nearly always there is nothing to decide
@@ -178,7 +177,7 @@ begin
             state_reason = coalesce(d.disable, s.state_reason),
             circuit = d.circuit, failures = d.failures, failure_ratio = d.failure_ratio, failing_since = d.failing_since,
             openings = d.openings, probe_claim = d.probe_claim, recovering_since = d.recovering_since,
-            turn = case when d.disable is null and not coalesce(d.opened, false) then s.turn end,
+            turn = case when d.disable is null and d.circuit <> 'open' then s.turn end,  -- the probe waits for its timer
             next_at = case
                 when d.disable is not null or s.state <> 'enabled' or d.circuit = 'half_open' then 'infinity'
                 when d.circuit = 'open' then greatest(recorded, d.not_before)  -- the probe

@@ -847,6 +847,23 @@ async def test_a_released_probe_leaves_the_budget_alone(bench: Bench, *, enabled
     assert (11, 0 if enabled_meanwhile else 1) == (again.attempt, again.attempts_before)
 
 
+@pytest.mark.fault(64)
+async def test_stragglers_of_an_open_circuit(bench: Bench) -> None:
+    """What is still in flight when the pause is over, and the probe waits for its turn, is recorded like everything else."""
+    endpoint = await bench.add("t")
+    for _ in range(15):
+        await bench.enqueue(tenant="t")
+    deliveries = await claim(bench.a, 12)
+    await record(bench.a, deliveries[:10], "retry", retry=3600)
+    assert "open" == await bench.circuit(endpoint)
+    await bench.pass_time(12.1)
+    assert [] == (await bench.b.claim(10, 1 << 20, Avoid(tenants=["t"]))).deliveries
+    assert 1 == await record(bench.a, deliveries[10:11])
+    assert 1 == await record(bench.a, deliveries[11:], "released")
+    assert 1 == len(await claim(bench.b))
+    assert "half_open" == await bench.circuit(endpoint)
+
+
 async def test_recovery_is_paced(bench: Bench) -> None:
     """When the circuit has closed, the backlog comes at a growing rate, not as a flood."""
     await bench.add(max_in_flight=1000)

@@ -261,9 +261,29 @@ async def test_a_busy_tenant_leaves_lanes() -> None:
         bench.put(endpoint, 3, "crowd")
     await bench.fill()
     assert 62 == bench.held.total()
+    bench.put(2000, 1, "crowd")
     bench.put(1000, 1, "small")
     bench.put(1001, 1, "small")
     assert [1000, 1001] == await bench.fill()
+
+
+@pytest.mark.fault(61)
+async def test_an_unknown_endpoint_is_not_last() -> None:
+    """Of one tenant that always has more to do than lanes: who is unknown waits its turn among the proven, not for all of them."""
+    bench = Bench()
+    await bench.prove(*range(100))
+    for _ in range(4):
+        for endpoint in range(100):
+            bench.put(endpoint)
+        await bench.fill()
+    bench.put(1000)
+    served: list[int] = []
+    for _ in range(110):
+        first = bench.out.pop(0)
+        bench.queue.done(first)
+        bench.put(first.endpoint.id)
+        served += await bench.fill()
+    assert 1000 in served
 
 
 @pytest.mark.fault(61)

@@ -86,6 +86,8 @@ class Account:
     """Whether it had a lane since it was last looked at as one to forget."""
     waits: bool = False
     """Whether something of it is parked."""
+    lined_up: int = 0
+    """When it was put into the line that it waits in: a number that rises."""
 
 
 class Lanes:
@@ -191,7 +193,7 @@ class Lanes:
         if account is None:
             account = self._known[delivery.endpoint.id]
             account.overdue -= 1
-        lanes, on_trial = account.lanes - 1, account.on_trial and started is None
+        lanes = account.lanes - 1
         if started is None or now - started >= SLOW_SECONDS:
             self._found_slow(account, lanes)
         elif attempted and not account.overdue:
@@ -201,10 +203,10 @@ class Lanes:
             account.credit, account.may_show = self._credit, True
             self._hold(account, lanes, 0, on_trial=False)
         else:  # it proves nothing, so it costs nothing
-            account.may_show = account.may_show or attempted or account.standing is Standing.UNKNOWN
+            account.may_show = account.may_show or attempted or account.on_trial
             if not account.lent:  # a proven one's, unsent
                 account.credit = min(account.credit + 1, self._credit)
-            self._hold(account, lanes, max(0, account.lent - 1), on_trial=on_trial)
+            self._hold(account, lanes, max(0, account.lent - 1), on_trial=False)
         return account
 
     def overdue(self, now: float) -> list[Account]:

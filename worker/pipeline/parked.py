@@ -17,16 +17,16 @@ UNSEEN_KEPT = 2
 """The same of an unknown endpoint for which there is no lane: it would get one."""
 
 
-def _share_of_lanes(tenant: Tenant) -> float:
-    return tenant.busy / tenant.weight
+def _share_of_lanes(tenant: Tenant) -> tuple[float, float]:
+    return tenant.busy / tenant.weight, 0.0
 
 
-def _share_of_trials(tenant: Tenant) -> float:
-    return tenant.on_trial / tenant.weight
+def _share_of_trials(tenant: Tenant) -> tuple[float, float]:
+    return tenant.on_trial / tenant.weight, tenant.busy / tenant.weight
 
 
-def _share_of_lent(tenant: Tenant) -> float:
-    return tenant.lent / tenant.weight
+def _share_of_lent(tenant: Tenant) -> tuple[float, float]:
+    return tenant.lent / tenant.weight, 0.0
 
 
 _HOLDS = {
@@ -47,6 +47,7 @@ class Parked:
         self._of: dict[int, deque[Delivery]] = {}
         self._lines: dict[Ground, dict[Tenant, OrderedDict[int, Account]]] = {ground: {} for ground in Ground}
         self._line_of: dict[int, Ground] = {}
+        self._numbers = itertools.count()
         self._resting: dict[int, float] = {}  # endpoints of which something was given back, until when
 
     def park(self, account: Account, delivery: Delivery) -> None:
@@ -72,28 +73,24 @@ class Parked:
         """Put an endpoint at the end of the line for what it lacks; in none if one of its own lanes has to end first."""
         self._leave_line(account)
         if account.waits and (ground := self._lanes.ground(account)) is not None:
-            if ground is Ground.MORE and self._lanes.holds_too_much(account):
-                return
             self._line_of[account.endpoint] = ground
             self._lines[ground].setdefault(account.tenant, OrderedDict())[account.endpoint] = account
+            account.lined_up = next(self._numbers)
 
     def first(self) -> Account | None:
         """Return an endpoint that may have a lane now."""
         without = [account for ground in (Ground.FIRST, Ground.TRIAL) if (account := self._first_on(ground))]
         if without:
-            return min(without, key=lambda account: _share_of_lanes(account.tenant))
+            return min(without, key=lambda account: (_share_of_lanes(account.tenant), account.lined_up))
         return self._first_on(Ground.MORE) or self._first_on(Ground.LENT) or self._first_on(Ground.LENT_MORE)
 
     def _first_on(self, ground: Ground) -> Account | None:
-        waiting = self._lines[ground]
-        while waiting:
-            tenant = min(waiting, key=_HOLDS[ground])
-            if not self._lanes.has_room(ground, tenant):
-                return None  # there is none for those who hold more
-            account = next(iter(waiting[tenant].values()))
-            if ground is not Ground.MORE or not self._lanes.holds_too_much(account):
-                return account
-            self._leave_line(account)
+        lanes, waiting = self._lanes, self._lines[ground]
+        for tenant in sorted(waiting, key=_HOLDS[ground]) if len(waiting) > 1 else waiting:
+            if lanes.has_room(ground, tenant):
+                for account in waiting[tenant].values():
+                    if ground is not Ground.MORE or not lanes.holds_too_much(account):
+                        return account
         return None
 
     def surplus(self, now: float) -> list[Delivery]:
@@ -134,7 +131,12 @@ class Parked:
         tenants: dict[str, int] = {}
         for ground in (Ground.FIRST, Ground.TRIAL, Ground.MORE):
             for tenant, accounts in self._lines[ground].items():
-                tenants[tenant.name] = tenants.get(tenant.name, 0) + sum(len(self._of[endpoint]) for endpoint in accounts)
+                waits = sum(
+                    len(self._of[account.endpoint])
+                    for account in accounts.values()
+                    if ground is not Ground.MORE or not known.holds_too_much(account)  # else it is alone to blame
+                )
+                tenants[tenant.name] = tenants.get(tenant.name, 0) + waits
         return Avoid(
             tuple(itertools.islice(endpoints, AVOIDED_MAX)), tuple(name for name, waits in tenants.items() if waits >= enough)
         )

@@ -80,6 +80,7 @@ class ReadyQueue:
                         self._wake_lane_for_parked()
                     return delivery
                 self._parked.park(account, delivery)
+                self._parked.line_up(account)
             if self._closed:
                 return None
             await self._wait_for_one()
