@@ -269,7 +269,7 @@ async def test_a_busy_tenant_leaves_lanes() -> None:
 
 @pytest.mark.fault(61)
 async def test_an_unknown_endpoint_is_not_last() -> None:
-    """Of one tenant that always has more to do than lanes: who is unknown waits its turn among the proven, not for all of them."""
+    """Of a tenant that always has more to do than lanes: who is unknown waits its turn among the proven."""
     bench = Bench()
     await bench.prove(*range(100))
     for _ in range(4):
