@@ -79,7 +79,7 @@ async def test_a_reader_does_not_hold_it(dsn: str, database: Database) -> None:
     reader = connect(dsn)
     try:
         async with reader.transaction():
-            await reader.rows("select * from webhook.endpoint_sched")
+            await reader.rows("select endpoint_id from webhook.endpoint_sched")
             await claim(database, 64)
             await claim(database, 64)
             assert await raise_floor(database, 3) == await database.value("select min(turn) from webhook.endpoint_sched")
