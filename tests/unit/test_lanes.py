@@ -349,12 +349,13 @@ async def test_weights_divide_the_lanes() -> None:
 async def test_a_tenant_with_enough_parked_is_avoided() -> None:
     """A worker in which much of a tenant waits for lanes claims no more of it; of one endpoint, no more of that."""
     bench = Bench(8)
-    await bench.prove(*range(40), tenant="crowd")
-    for endpoint in range(22):
+    await bench.prove(*range(80), tenant="crowd")
+    for endpoint in range(70):
         bench.put(endpoint, 1, "crowd")
     await bench.fill()
     assert Avoid() == bench.avoided
-    bench.put(30, 1, "crowd")
+    for endpoint in range(70, 72):
+        bench.put(endpoint, 1, "crowd")
     await bench.fill()
     assert Avoid(tenants=("crowd",)) == bench.avoided
     bench = Bench(8)

@@ -116,7 +116,7 @@ class Parked:
         return surplus
 
     def avoid(self, now: float, enough: int) -> Avoid:
-        """Return the endpoints, and the tenants, of which this worker wants no more for now: `enough` waits already."""
+        """Return the endpoints of which `enough` waits already, and the tenants of which a quarter of what may wait here does."""
         known = self._lanes
         if self.count >= self._most:
             enough = 1
@@ -129,16 +129,12 @@ class Parked:
             hopeless = (endpoint for endpoint, account in known.slow.items() if not account.may_show)
             endpoints |= dict.fromkeys(itertools.islice(hopeless, AVOIDED_MAX))
         tenants: dict[str, int] = {}
-        for ground in (Ground.FIRST, Ground.TRIAL, Ground.MORE):
+        for ground in (Ground.FIRST, Ground.TRIAL):  # even endpoints without a lane wait: more of them would, too
             for tenant, accounts in self._lines[ground].items():
-                waits = sum(
-                    len(self._of[account.endpoint])
-                    for account in accounts.values()
-                    if ground is not Ground.MORE or not known.holds_too_much(account)  # else it is alone to blame
-                )
-                tenants[tenant.name] = tenants.get(tenant.name, 0) + waits
+                tenants[tenant.name] = tenants.get(tenant.name, 0) + sum(len(self._of[endpoint]) for endpoint in accounts)
+        part = max(1, self._most // max(4, 2 * len(tenants)))
         return Avoid(
-            tuple(itertools.islice(endpoints, AVOIDED_MAX)), tuple(name for name, waits in tenants.items() if waits >= enough)
+            tuple(itertools.islice(endpoints, AVOIDED_MAX)), tuple(name for name, waits in tenants.items() if waits >= part)
         )
 
     def close(self) -> list[Delivery]:
