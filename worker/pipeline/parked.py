@@ -116,7 +116,7 @@ class Parked:
         return surplus
 
     def avoid(self, now: float, enough: int) -> Avoid:
-        """Return the endpoints of which `enough` waits already, and the tenants of which a quarter of what may wait here does."""
+        """Return the endpoints of which `enough` waits here, and the tenants of which a quarter of what may wait does."""
         known = self._lanes
         if self.count >= self._most:
             enough = 1
