@@ -5,7 +5,8 @@
 --
 -- Every statement that changes `endpoint_sched` raises `version`, and looks a row up by (endpoint_id, version), newest first:
 -- with a snapshot held open elsewhere a busy endpoint has thousands of dead versions, and none of them is read. So rows are
--- locked in one statement and changed in the next, whose snapshot sees what the locks found.
+-- locked in one statement and changed in the next, whose snapshot sees what the locks found; by their place (ctid), looked up
+-- by key with a limit, since a join by key may be planned as a scan of the whole index, dead entries and all.
 
 -- The rows of an array, of which the planner is to expect hundreds: by default it expects ten, and joins them in a square.
 -- Volatile, so that it is not looked into.
@@ -117,7 +118,7 @@ begin atomic
         where w.steps < 200 and w.lap < 2 and not (w.lap = 1 and w.no >= b.no)
     ), found as (
         select s.* from (select distinct w.no from walk as w where w.no <> all (avoid_nos)) as w cross join lateral (
-            select e.n from (values (1), (16)) as e (n)
+            select e.n from (values (1), (16)) as e (n)  -- just due, has more
         ) as e cross join lateral (
             select s.endpoint_id, s.turn, s.expected from webhook.endpoint_sched as s
             where s.state = 'enabled' and s.tenant_no = w.no and s.expected = e.n and s.turn >= floor_turn

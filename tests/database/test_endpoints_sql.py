@@ -67,6 +67,17 @@ async def test_keys_are_kept(database: Database) -> None:
     assert await database.value("select count(*) from webhook.endpoint_key") == 2
 
 
+async def test_nothing_to_visit(database: Database) -> None:
+    """A new endpoint is due for a visit only once it has something pending, also after its limits were changed."""
+    visits = "select count(*) from webhook.endpoint_sched where turn is not null or next_at < 'infinity'"
+    endpoint = await create(database)
+    await database.value(SET, endpoint, '{"rate": 5}')
+    assert await database.value(visits) == 0
+    await database.value("select webhook.enqueue('a', '{}')")
+    await database.value("select webhook.drain_wake(10)")
+    assert await database.value(visits) == 1
+
+
 @pytest.mark.parametrize("key", ["", "whsec_", "whsec_c2hvcnQ=", "whsec_!!!!", KEY.removeprefix("whsec_"), "WHSEC_" + KEY[6:]])
 async def test_bad_key(database: Database, key: str) -> None:
     """What is no key is refused, and nothing is left of the endpoint."""

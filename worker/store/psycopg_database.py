@@ -2,16 +2,24 @@
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.rows import dict_row, tuple_row
 
 from worker.pipeline.ports import StoreError
 from worker.store.database import CONNECT_SECONDS_MAX, GIVE_UP, QUERY_SECONDS_MAX, Row, error_from, unavailable
 
-_Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+_T = TypeVar("_T")
+
+
+class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
+    """A connection that waits for Postgres without waking ten times a second to look for Ctrl-C: cancellation tells us."""
+
+    async def wait(self, gen: PQGen[_T], interval: float = QUERY_SECONDS_MAX, *args: Any, **options: Any) -> _T:
+        return await super().wait(gen, interval, *args, **options)
 
 
 class PsycopgDatabase:
@@ -62,7 +70,7 @@ class PsycopgDatabase:
         if self._connection is None or self._connection.closed:
             self._connection = None
             with anyio.fail_after(CONNECT_SECONDS_MAX):
-                self._connection = await psycopg.AsyncConnection.connect(self._dsn, autocommit=True)
+                self._connection = await _Connection.connect(self._dsn, autocommit=True)
             self._connection.prepare_threshold = 2
         return self._connection
 
