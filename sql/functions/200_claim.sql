@@ -146,7 +146,8 @@ end;
 --
 -- Turns are virtual time, in rows (start-time fair queueing: Goyal, Vin, Cheng, 1996): a tenant's next turn is a quantum, divided
 -- by its weight, after its last one, or now. So tenants take turns however many endpoints they have, and idle ones save nothing up.
--- What has just become due (a row is expected of it) does not wait behind siblings that had their helping and have more (a quantum).
+-- What has just become due (a row is expected of it) does not wait behind siblings that had their helping and have more (a
+-- quantum): it has turns of its own, and those siblings pay for them, lining up again as many rows later.
 -- Rate: GCRA (ITU-T I.371), each send planned at max(now, TAT - (burst - 1) / rate), at most `ahead` in the future.
 -- `avoid`, `avoid_tenants`: who this worker wants no more of just now. `wait_max`: how long to wait here while there is nothing to do,
 -- so that an idle worker makes a few calls a second and still learns of an event within some 25 ms.
@@ -165,7 +166,6 @@ declare
     called timestamptz := clock_timestamp();
     wake_max constant int := 10000;
     fired_max constant int := 500;  -- timers that have fired are put into the queue so many at a time
-    spacing constant int := 4;   -- rows between the turns of a tenant's endpoints that have just become due
     quantum constant int := 16;  -- rows of an endpoint in a visit, at least; fewer, larger visits leave fewer dead versions
     more boolean;
     avoid_nos int[] := '{}';
@@ -244,12 +244,12 @@ begin
         select c.*, c.tenant_no <> all (avoid_nos)
                     and sum(c.expected) over (order by c.tenant_no = any (avoid_nos), c.place, c.endpoint_id) - c.expected < rows_max as visited
         from (
-            select l.*, coalesce(l.turn, h.last_new + h.step * spacing * row_number() over (
+            select l.*, coalesce(l.turn, h.last_new + h.step * row_number() over (
                        partition by l.tenant_no, l.turn is null order by l.next_at)) as place
             from webhook.rows_of(fired || queued) as l left join share as h using (tenant_no)
         ) as c
     ), visit as materialized (
-        select p.endpoint_id, p.version, p.tenant_no, p.place, p.head, p.in_flight, p.max_in_flight, p.not_before, p.circuit,
+        select p.endpoint_id, p.version, p.tenant_no, p.place, p.expected, p.head, p.in_flight, p.max_in_flight, p.not_before, p.circuit,
                greatest(p.tat, started) as from_tat, r.rate, r.burst, p.circuit = 'open' as is_probe,
                case when p.circuit = 'half_open' or p.not_before > started then 0 else greatest(0, least(
                    p.max_in_flight - p.in_flight,
@@ -311,10 +311,14 @@ begin
             select coalesce(m.taken, 0) as taken,
                    case when m.taken > 0 and v.rate is not null then v.from_tat + make_interval(secs => m.taken / v.rate) end as new_tat
         ) as n
-    ), requeued as (  -- due now: behind those of its tenant that had their helping, too
-        select c.endpoint_id, h.last_again + h.step * quantum * row_number() over (partition by c.tenant_no order by c.place) as turn
-        from counted as c left join share as h using (tenant_no)
-        where c.due_at <= started
+    ), requeued as (  -- due now: behind those of its tenant that had their helping, and at their expense what was new went ahead
+        select n.endpoint_id, h.last_again + h.step * (
+                   n.new_rows + quantum * row_number() over (partition by n.tenant_no order by n.place)) as turn
+        from (
+            select c.*, coalesce(sum(c.taken) filter (where c.expected = 1) over (partition by c.tenant_no), 0) as new_rows
+            from counted as c
+        ) as n left join share as h using (tenant_no)
+        where n.due_at <= started
     ), rescheduled as (
         update webhook.endpoint_sched as s set
             version = s.version + 1,

@@ -691,10 +691,10 @@ async def test_tenants_share_by_weight(bench: Bench) -> None:
     """A tenant with three times the weight gets three times as much."""
     for tenant in ("heavy", "light"):
         await bench.add(tenant, max_in_flight=1000)
-        for _ in range(100):
+        for _ in range(200):
             await bench.enqueue(tenant=tenant)
     await bench.weigh("heavy", 3.0)
-    served = Counter(await drain(bench.a, 16, 5))
+    served = Counter(await drain(bench.a, 16, 12))
     assert 2.0 <= served["heavy"] / served["light"] <= 4.0, served
 
 
@@ -708,6 +708,45 @@ async def test_an_endpoint_takes_turns_with_its_siblings(bench: Bench) -> None:
     await bench.enqueue(event_type="short")
     served = [delivery.endpoint.id for _ in range(4) for delivery in await claim(bench.a, 16)]
     assert others <= set(served)
+
+
+async def test_what_has_just_become_due_goes_ahead(bench: Bench) -> None:
+    """One fresh delivery waits for one of each sibling that became due before it, and for as much of those that have more."""
+    for _ in range(60):
+        await bench.add(event_types=["burst"])
+    fresh = await bench.add(event_types=["fresh"])
+    for _ in range(30):
+        await bench.enqueue(event_type="burst")
+    before = 0
+    for claimed in range(30):
+        if claimed in (0, 8):
+            await bench.enqueue(event_type="fresh")
+            before = 0
+        deliveries = await claim(bench.a, 30)
+        await record(bench.a, deliveries)
+        if fresh in [delivery.endpoint.id for delivery in deliveries]:
+            assert before <= (120 if claimed < 8 else 30)
+        before += len(deliveries)
+    assert (await bench.states())[-2:] == [("delivered", 1)] * 2
+
+
+async def test_what_is_new_goes_ahead_at_its_siblings_expense(bench: Bench) -> None:
+    """A tenant with fresh deliveries all the time, and a backlog beside them, gets no more than its share."""
+    for _ in range(4):
+        await bench.add("both", event_types=["backlog"])
+        await bench.add("other")
+    for n in range(20):
+        await bench.add("both", event_types=[f"fresh.{n}"])
+    for _ in range(150):
+        await bench.enqueue(tenant="both", event_type="backlog")
+        await bench.enqueue(tenant="other")
+    await drain(bench.a, 40, 4)
+    served = Counter[str]()
+    for _ in range(15):
+        for n in range(10):
+            await bench.enqueue(tenant="both", event_type=f"fresh.{n}")
+        served.update(await drain(bench.a, 40, 1))
+    assert 0.8 <= served["both"] / served["other"] <= 1.25, served
 
 
 async def test_nothing_is_forgotten_in_the_queue(bench: Bench) -> None:

@@ -17,7 +17,7 @@ from worker.core.circuit import RECOVERY_SECONDS
 from worker.core.model import Claim, Decision, Delivery, Outcome
 from worker.pipeline.ports import NOBODY, Avoid, Claimed, StoreError
 from worker.store.memory_operational import died
-from worker.store.memory_schedule import QUANTUM, MemorySchedule, Told, wanted
+from worker.store.memory_schedule import MemorySchedule, Told, wanted
 from worker.store.memory_tables import Sched, StoredAttempt, StoredDelivery
 
 LEASE_SECONDS_MIN = 30.0
@@ -46,7 +46,7 @@ class MemoryStore(MemorySchedule):
         now = self._clock()
         visit = self._choose(rows_max, avoid, now)
         fair = math.ceil(rows_max / len(visit)) if visit else 0
-        quotas = {s.config.id: min(s.room(now), max(1 if s.turn is None else s.expected, fair)) for s in visit}
+        quotas = {s.config.id: min(s.room(now), max(s.expected, fair)) for s in visit}
         taken, rows, bytes_before = defaultdict[int, list[int]](list), 0, 0
         due_at: dict[int, float] = {}
         for nth, sched, run_at, id_ in self._in_turn(visit, quotas, now):
@@ -60,17 +60,20 @@ class MemoryStore(MemorySchedule):
         self._claim_id += bool(visit)
         lease = max([LEASE_SECONDS_MIN, *(2 * self._endpoints[id_].config.timeout_seconds for id_ in taken)])
         claim = Claim(self._claim_id, lease, 0.0)
-        deliveries = [d for s in visit for d in self._take(s, taken[s.config.id], due_at.get(s.config.id), claim, now)]
+        lines, deliveries = self._lines(visit, taken), list[Delivery]()
+        for s in visit:
+            deliveries += self._take(s, taken[s.config.id], claim, now)
+            self._visit_again(s, due_at.get(s.config.id), lines, now)
         more = any(s.turn is not None and wanted(s, avoid) for s in self._endpoints.values())
         if not deliveries:
             return Claimed(now, more=more)
         self._batches[claim.id] = _Batch(now, lease, now + lease, {d.id for d in deliveries})
         deliveries.sort(key=lambda d: (now if d.send_at is None else d.send_at, d.id))
         tenants = {s.config.tenant for s in visit}
-        return Claimed(now, claim, deliveries, more, weights={name: self._weights.get(name, 1.0) for name in tenants})
+        return Claimed(now, claim, deliveries, more, weights={name: self._weight(name) for name in tenants})
 
-    def _take(self, sched: Sched, ids: list[int], due_at: float | None, claim: Claim, now: float) -> Iterable[Delivery]:
-        """Move an endpoint's deliveries into the claim, plan their sends, and say when to look at it again."""
+    def _take(self, sched: Sched, ids: list[int], claim: Claim, now: float) -> Iterable[Delivery]:
+        """Move an endpoint's deliveries into the claim, and plan their sends."""
         (rate, burst), tat, sent = sched.limits(now), max(sched.tat, now), len(ids)
         is_probe = sched.circuit.state == "open" and sent > 0
         del sched.queue[:sent]
@@ -81,12 +84,6 @@ class MemoryStore(MemorySchedule):
             sched.circuit = replace(sched.circuit, state="half_open", probe=claim.id)
         elif sched.circuit.recovering_since is not None and now - sched.circuit.recovering_since > RECOVERY_SECONDS:
             sched.circuit = replace(sched.circuit, recovering_since=None, openings=0)
-        again = math.inf if due_at is None or sched.waits else max(due_at, sched.ready_at(max(sched.tat, tat), now))
-        sched.turn = None
-        if again <= now:
-            sched.turn, sched.expected, sched.next_at = self._next_turn(sched, {}, QUANTUM, QUANTUM), QUANTUM, math.inf
-        else:
-            sched.next_at = again
         for nth, id_ in enumerate(ids, 1):
             stored = self.deliveries[id_]
             stored.state, stored.attempt = "in_flight", stored.attempt + 1

@@ -12,9 +12,6 @@ from worker.pipeline.ports import Avoid
 from worker.store.memory_operational import changed
 from worker.store.memory_tables import MemoryTables, Sched, StoredDelivery
 
-SPACING = 4
-"""Rows between the turns of a tenant's endpoints that have just become due."""
-
 QUANTUM = 16
 """Rows of an endpoint in a visit, at least, once it is known to have more."""
 
@@ -43,14 +40,16 @@ class MemorySchedule(MemoryTables):
         places = [(turn, s) for s in self._endpoints.values() if (turn := s.turn) is not None]
         self._virtual_now = max(self._virtual_now, min((turn for turn, _ in places), default=self._virtual_now))
         places = [(turn, s) for turn, s in places if wanted(s, avoid)]
-        last: dict[str, float] = {}
         fired = [s for s in self._endpoints.values() if s.next_at <= now and s.config.id not in avoid.endpoints]
-        fired.sort(key=lambda s: s.next_at)
-        places += [(self._next_turn(sched, last, 1, SPACING), sched) for sched in fired]
+        last_new: dict[str, float] = {}
+        for sched in sorted(fired, key=lambda s: s.next_at):
+            tenant = sched.config.tenant
+            last_new[tenant] = last_new.get(tenant, self._last_turn(tenant, 1)) + 1 / self._weight(tenant)
+            places.append((last_new[tenant], sched))
         expected = 0
         visit: list[Sched] = []
         for turn, sched in sorted(places, key=lambda place: (place[0], place[1].config.id)):
-            rows = 1 if sched.turn is None else sched.expected
+            rows = sched.expected
             if expected < rows_max and wanted(sched, avoid):
                 visit.append(sched)
             elif sched.turn is None:
@@ -58,15 +57,31 @@ class MemorySchedule(MemoryTables):
             expected += rows * wanted(sched, avoid)
         return visit
 
-    def _next_turn(self, sched: Sched, last: dict[str, float], expected: int, rows: int) -> float:
-        """The turn so many rows after its tenant's last one, or after now: virtual time."""
-        tenant = sched.config.tenant
-        if tenant not in last:  # what has just become due does not wait behind siblings that had their helping
-            siblings = [s for s in self._endpoints.values() if s.config.tenant == tenant and s.expected == expected]
-            turns = [s.turn for s in siblings if s.turn is not None]
-            last[tenant] = max([self._virtual_now, *turns])
-        last[tenant] += rows / self._weights.get(tenant, 1.0)
-        return last[tenant]
+    def _last_turn(self, tenant: str, expected: int) -> float:
+        """The last turn of a tenant's endpoints of this kind, or now: virtual time."""
+        turns = [s.turn for s in self._endpoints.values() if s.config.tenant == tenant and s.expected == expected]
+        return max([self._virtual_now, *(turn for turn in turns if turn is not None)])
+
+    def _lines(self, visit: list[Sched], taken: dict[int, list[int]]) -> dict[str, float]:
+        """Where each tenant's endpoints that have more line up again: what had just become due went ahead at their expense."""
+        lines: dict[str, float] = {}
+        for sched in visit:
+            tenant = sched.config.tenant
+            lines.setdefault(tenant, self._last_turn(tenant, QUANTUM))
+            if sched.expected == 1:
+                lines[tenant] += len(taken[sched.config.id]) / self._weight(tenant)
+        return lines
+
+    def _visit_again(self, sched: Sched, due_at: float | None, lines: dict[str, float], now: float) -> None:
+        """Say when to look at an endpoint again: in its next turn, at a time, or when somebody says so."""
+        again = math.inf if due_at is None or sched.waits else max(due_at, sched.ready_at(max(sched.tat, now), now))
+        sched.turn, sched.expected, sched.next_at = None, 1, again
+        if again <= now:
+            lines[sched.config.tenant] += QUANTUM / self._weight(sched.config.tenant)
+            sched.turn, sched.expected, sched.next_at = lines[sched.config.tenant], QUANTUM, math.inf
+
+    def _weight(self, tenant: str) -> float:
+        return self._weights.get(tenant, 1.0)
 
     def _in_turn(self, visit: list[Sched], quotas: dict[int, int], now: float) -> list[tuple[int, Sched, float, int]]:
         """The rows of a claim in the order in which they are taken: tenants take turns, and the endpoints of each.
@@ -79,7 +94,7 @@ class MemorySchedule(MemoryTables):
         keyed = []
         for nth, sched, run_at, id_ in seen:
             tenant, due = sched.config.tenant, nth <= quotas[sched.config.id] and run_at <= now
-            turns[tenant, due] += 1 / self._weights.get(tenant, 1.0)
+            turns[tenant, due] += 1 / self._weight(tenant)
             keyed.append(((not due, turns[tenant, due], nth, sched.config.id), (nth, sched, run_at, id_)))
         return [row for _, row in sorted(keyed, key=lambda entry: entry[0])]
 
