@@ -90,12 +90,16 @@ begin
 end
 $$;
 
+-- Its plans are made once a session: left to itself, Postgres makes one for each call as soon as it believes that to know the
+-- patterns is worth it. And none of them scans a table, whatever the statistics said at that time.
 create or replace function webhook.enqueue(
     event_type text, payload text, tenant text default '', idempotency_key text default null,
     deliver_at timestamptz default now(), content_type text default 'application/json'
 ) returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
     new_id bigint;
@@ -183,6 +187,7 @@ create or replace function webhook.enqueue_many(
 ) returns setof bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
     drawn_ids bigint[];

@@ -14,3 +14,8 @@ update webhook.sched_floor set turn = '-infinity', next_at = '-infinity', seen_t
 -- Only who says `state = 'enabled'` may use it: what is read in the order of turns must not be read by it and sorted.
 drop index webhook.endpoint_sched_tenant_turn;
 create index endpoint_sched_tenant_turn on webhook.endpoint_sched (tenant_no, expected, turn) where turn is not null and state = 'enabled';
+
+-- The patterns that an event type matches come first: a plan then begins with each of them, and reads nobody else's rows.
+alter table webhook.subscription
+    drop constraint subscription_once,
+    add constraint subscription_once unique nulls not distinct (pattern, tenant, endpoint_id, removed);

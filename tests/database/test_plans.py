@@ -1,4 +1,4 @@
-"""What claim and record touch does not grow with the backlog: the rows they read are counted by Postgres itself."""
+"""What enqueue, claim and record touch does not grow with what there is: the rows they read are counted by Postgres itself."""
 
 import json
 from collections.abc import AsyncIterator
@@ -26,6 +26,28 @@ async def session(dsn: str) -> AsyncIterator[Database]:
     connection = connect(dsn)
     yield connection
     await connection.close()
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+@pytest.mark.parametrize("call", ["enqueue('order.created', '{}')", "enqueue_many(array['order.created'], array['{}'])"])
+async def test_an_enqueue_reads_its_own_subscriptions(dsn: str, database: Database, call: str, *, analyzed: bool) -> None:
+    """Beside a thousand endpoints of its tenant that want other events, and whatever statistics know of them, it reads two."""
+    create = """select count(*) from generate_series(1, $1::int) as n cross join lateral webhook.create_endpoint(
+                    'https://receiver.test/' || n, '', jsonb_build_object('event_types', jsonb_build_array($2::text)))"""
+    async with session(dsn) as producer:
+        for _ in range(10):  # its plans are made now
+            await producer.value(f"select webhook.{call}")
+        await database.value(create, 1000, "user.created")
+        await database.value(create, 2, "order.*")
+        if analyzed:
+            await database.script(["vacuum analyze"])
+        async with producer.transaction():
+            await producer.value(f"select webhook.{call}")
+            read = {row["name"]: row for row in await producer.rows(COUNTS)}
+    assert 0 == read["subscription"]["by_scan"]
+    assert 2 == read["subscription"]["by_index"]
+    assert 0 == await database.value("select count(*) from webhook.pending where endpoint_id <= 1000")
+    assert 2 == await database.value("select count(*) from webhook.pending")
 
 
 @pytest.mark.fault(51)
