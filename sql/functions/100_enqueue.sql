@@ -100,6 +100,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     new_id bigint;
@@ -124,7 +125,8 @@ begin
         limit m.fan_out_max + 1
     )
     into bytes_max, targets_max, backlog, backlog_max, backlog_at, targets
-    from webhook.meta as m left join webhook.tenant as t on t.tenant = enqueue.tenant and t.backlog_max is not null;
+    from webhook.meta as m left join webhook.tenant as t on t.tenant = enqueue.tenant and t.backlog_max is not null
+    where m.one;
     if webhook.passes(event_type, payload, tenant, idempotency_key, deliver_at, content_type, bytes_max) is not true then
         perform webhook.check_event(event_type, payload, tenant, idempotency_key, deliver_at, content_type);
     end if;
@@ -188,6 +190,7 @@ create or replace function webhook.enqueue_many(
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     drawn_ids bigint[];
@@ -203,7 +206,8 @@ begin
             using errcode = 'invalid_parameter_value', hint = 'Give arrays of one length.';
     end if;
     select m.payload_bytes_max, m.fan_out_max, t.backlog, t.backlog_max, t.backlog_at into limits
-    from webhook.meta as m left join webhook.tenant as t on t.tenant = enqueue_many.tenant and t.backlog_max is not null;
+    from webhook.meta as m left join webhook.tenant as t on t.tenant = enqueue_many.tenant and t.backlog_max is not null
+    where m.one;
     perform webhook.check_event(i.event_type, i.payload, tenant, i.key, deliver_at, content_type)
     from unnest(event_types, payloads, idempotency_keys) as i (event_type, payload, key)
     where webhook.passes(i.event_type, i.payload, tenant, i.key, deliver_at, content_type, limits.payload_bytes_max) is not true;

@@ -146,8 +146,7 @@ end;
 --
 -- Turns are virtual time, in rows (start-time fair queueing: Goyal, Vin, Cheng, 1996): a tenant's next turn is a quantum, divided
 -- by its weight, after its last one, or now. So tenants take turns however many endpoints they have, and idle ones save nothing up.
--- What has just become due (a row is expected of it) does not wait behind siblings that had their helping and have more (a
--- quantum): it has turns of its own, and those siblings pay for them, lining up again as many rows later.
+-- What has just become due (a row is expected of it) does not wait behind siblings that had their helping and have more (a quantum).
 -- Rate: GCRA (ITU-T I.371), each send planned at max(now, TAT - (burst - 1) / rate), at most `ahead` in the future.
 -- `avoid`, `avoid_tenants`: who this worker wants no more of just now. `wait_max`: how long to wait here while there is nothing to do,
 -- so that an idle worker makes a few calls a second and still learns of an event within some 25 ms.
@@ -166,6 +165,7 @@ declare
     called timestamptz := clock_timestamp();
     wake_max constant int := 10000;
     fired_max constant int := 500;  -- timers that have fired are put into the queue so many at a time
+    beside_others constant int := 4;  -- rows between the turns of what has just become due, while siblings that have more wait
     quantum constant int := 16;  -- rows of an endpoint in a visit, at least; fewer, larger visits leave fewer dead versions
     more boolean;
     avoid_nos int[] := '{}';
@@ -231,25 +231,30 @@ begin
     -- Left joins where every row has its match: the planner, which knows nothing of what is in arrays, then expects hundreds of
     -- rows, and hashes; expecting one, it would compare each with each.
     with share as materialized (  -- of the tenants in this claim: the last turns that each has, and how far apart its turns are
-        select t.no as tenant_no, t.tenant as name, t.weight, 1 / t.weight as step, greatest(virtual_now, (
-            select s.turn from webhook.endpoint_sched as s
-            where s.state = 'enabled' and s.tenant_no = t.no and s.expected = 1 and s.turn >= virtual_now order by s.turn desc limit 1
-        )) as last_new, greatest(virtual_now, (
-            select s.turn from webhook.endpoint_sched as s
-            where s.state = 'enabled' and s.tenant_no = t.no and s.expected = quantum and s.turn >= virtual_now order by s.turn desc limit 1
-        )) as last_again
-        from webhook.tenant as t
-        where t.no = any (array(select f.tenant_no from webhook.rows_of(fired || queued) as f))
+        select l.*, l.step * case when l.last_again > virtual_now then beside_others else 1 end as step_new
+        from (
+            select t.no as tenant_no, t.tenant as name, t.weight, 1 / t.weight as step, greatest(virtual_now, (
+                select s.turn from webhook.endpoint_sched as s
+                where s.state = 'enabled' and s.tenant_no = t.no and s.expected = 1 and s.turn >= virtual_now
+                order by s.turn desc limit 1
+            )) as last_new, greatest(virtual_now, (
+                select s.turn from webhook.endpoint_sched as s
+                where s.state = 'enabled' and s.tenant_no = t.no and s.expected = quantum and s.turn >= virtual_now
+                order by s.turn desc limit 1
+            )) as last_again
+            from webhook.tenant as t
+            where t.no = any (array(select f.tenant_no from webhook.rows_of(fired || queued) as f))
+        ) as l
     ), placed as materialized (
         select c.*, c.tenant_no <> all (avoid_nos)
                     and sum(c.expected) over (order by c.tenant_no = any (avoid_nos), c.place, c.endpoint_id) - c.expected < rows_max as visited
         from (
-            select l.*, coalesce(l.turn, h.last_new + h.step * row_number() over (
+            select l.*, coalesce(l.turn, h.last_new + h.step_new * row_number() over (
                        partition by l.tenant_no, l.turn is null order by l.next_at)) as place
             from webhook.rows_of(fired || queued) as l left join share as h using (tenant_no)
         ) as c
     ), visit as materialized (
-        select p.endpoint_id, p.version, p.tenant_no, p.place, p.expected, p.head, p.in_flight, p.max_in_flight, p.not_before, p.circuit,
+        select p.endpoint_id, p.version, p.tenant_no, p.place, p.head, p.in_flight, p.max_in_flight, p.not_before, p.circuit,
                greatest(p.tat, started) as from_tat, r.rate, r.burst, p.circuit = 'open' as is_probe,
                case when p.circuit = 'half_open' or p.not_before > started then 0 else greatest(0, least(
                    p.max_in_flight - p.in_flight,
@@ -311,14 +316,10 @@ begin
             select coalesce(m.taken, 0) as taken,
                    case when m.taken > 0 and v.rate is not null then v.from_tat + make_interval(secs => m.taken / v.rate) end as new_tat
         ) as n
-    ), requeued as (  -- due now: behind those of its tenant that had their helping, and at their expense what was new went ahead
-        select n.endpoint_id, h.last_again + h.step * (
-                   n.new_rows + quantum * row_number() over (partition by n.tenant_no order by n.place)) as turn
-        from (
-            select c.*, coalesce(sum(c.taken) filter (where c.expected = 1) over (partition by c.tenant_no), 0) as new_rows
-            from counted as c
-        ) as n left join share as h using (tenant_no)
-        where n.due_at <= started
+    ), requeued as (  -- due now: behind those of its tenant that had their helping, too
+        select c.endpoint_id, h.last_again + h.step * quantum * row_number() over (partition by c.tenant_no order by c.place) as turn
+        from counted as c left join share as h using (tenant_no)
+        where c.due_at <= started
     ), rescheduled as (
         update webhook.endpoint_sched as s set
             version = s.version + 1,

@@ -17,7 +17,7 @@ from worker.core.circuit import RECOVERY_SECONDS
 from worker.core.model import Claim, Decision, Delivery, Outcome
 from worker.pipeline.ports import NOBODY, Avoid, Claimed, StoreError
 from worker.store.memory_operational import died
-from worker.store.memory_schedule import MemorySchedule, Told, wanted
+from worker.store.memory_schedule import QUANTUM, MemorySchedule, Told, wanted
 from worker.store.memory_tables import Sched, StoredAttempt, StoredDelivery
 
 LEASE_SECONDS_MIN = 30.0
@@ -60,10 +60,10 @@ class MemoryStore(MemorySchedule):
         self._claim_id += bool(visit)
         lease = max([LEASE_SECONDS_MIN, *(2 * self._endpoints[id_].config.timeout_seconds for id_ in taken)])
         claim = Claim(self._claim_id, lease, 0.0)
-        lines, deliveries = self._lines(visit, taken), list[Delivery]()
+        last, deliveries = {s.config.tenant: self._last_turn(s.config.tenant, QUANTUM) for s in visit}, list[Delivery]()
         for s in visit:
             deliveries += self._take(s, taken[s.config.id], claim, now)
-            self._visit_again(s, due_at.get(s.config.id), lines, now)
+            self._visit_again(s, due_at.get(s.config.id), last, now)
         more = any(s.turn is not None and wanted(s, avoid) for s in self._endpoints.values())
         if not deliveries:
             return Claimed(now, more=more)

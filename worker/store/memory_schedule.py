@@ -12,6 +12,9 @@ from worker.pipeline.ports import Avoid
 from worker.store.memory_operational import changed
 from worker.store.memory_tables import MemoryTables, Sched, StoredDelivery
 
+BESIDE_OTHERS = 4
+"""Rows between the turns of a tenant's endpoints that have just become due, while siblings that have more wait."""
+
 QUANTUM = 16
 """Rows of an endpoint in a visit, at least, once it is known to have more."""
 
@@ -44,7 +47,8 @@ class MemorySchedule(MemoryTables):
         last_new: dict[str, float] = {}
         for sched in sorted(fired, key=lambda s: s.next_at):
             tenant = sched.config.tenant
-            last_new[tenant] = last_new.get(tenant, self._last_turn(tenant, 1)) + 1 / self._weight(tenant)
+            rows = BESIDE_OTHERS if self._last_turn(tenant, QUANTUM) > self._virtual_now else 1
+            last_new[tenant] = last_new.get(tenant, self._last_turn(tenant, 1)) + rows / self._weight(tenant)
             places.append((last_new[tenant], sched))
         expected = 0
         visit: list[Sched] = []
@@ -62,23 +66,14 @@ class MemorySchedule(MemoryTables):
         turns = [s.turn for s in self._endpoints.values() if s.config.tenant == tenant and s.expected == expected]
         return max([self._virtual_now, *(turn for turn in turns if turn is not None)])
 
-    def _lines(self, visit: list[Sched], taken: dict[int, list[int]]) -> dict[str, float]:
-        """Where each tenant's endpoints that have more line up again: what had just become due went ahead at their expense."""
-        lines: dict[str, float] = {}
-        for sched in visit:
-            tenant = sched.config.tenant
-            lines.setdefault(tenant, self._last_turn(tenant, QUANTUM))
-            if sched.expected == 1:
-                lines[tenant] += len(taken[sched.config.id]) / self._weight(tenant)
-        return lines
-
-    def _visit_again(self, sched: Sched, due_at: float | None, lines: dict[str, float], now: float) -> None:
+    def _visit_again(self, sched: Sched, due_at: float | None, last: dict[str, float], now: float) -> None:
         """Say when to look at an endpoint again: in its next turn, at a time, or when somebody says so."""
         again = math.inf if due_at is None or sched.waits else max(due_at, sched.ready_at(max(sched.tat, now), now))
         sched.turn, sched.expected, sched.next_at = None, 1, again
         if again <= now:
-            lines[sched.config.tenant] += QUANTUM / self._weight(sched.config.tenant)
-            sched.turn, sched.expected, sched.next_at = lines[sched.config.tenant], QUANTUM, math.inf
+            tenant = sched.config.tenant
+            last[tenant] += QUANTUM / self._weight(tenant)
+            sched.turn, sched.expected, sched.next_at = last[tenant], QUANTUM, math.inf
 
     def _weight(self, tenant: str) -> float:
         return self._weights.get(tenant, 1.0)
