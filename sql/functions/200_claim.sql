@@ -382,6 +382,51 @@ begin
 end
 $$;
 
+-- Plans one more send of a delivery that this claim holds, because its request was written on a connection that had been closed:
+-- it takes a token of its endpoint's rate. Returns the moment as Unix seconds of the database's clock, now if there is no rate;
+-- null if none is to be had within `ahead`, if the endpoint has asked for quiet, or if the claim has lost the delivery.
+create or replace function webhook.plan_again(
+    claim bigint, delivery bigint, ahead interval default '0.5 s'
+) returns double precision
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+declare
+    held webhook.endpoint_sched;
+    at timestamptz;
+    rate_now float8;
+    burst_now int;
+    planned timestamptz;
+begin
+    select (s.found).* into held from webhook.inflight as i cross join lateral (
+        select s as found from webhook.endpoint_sched as s
+        where s.endpoint_id = i.endpoint_id order by s.version desc limit 1 for no key update
+    ) as s
+    where i.claim_id = plan_again.claim and i.id = plan_again.delivery;
+    at := clock_timestamp();
+    if held.endpoint_id is null or held.not_before > at then
+        return null;
+    end if;
+    rate_now := webhook.rate_at(held.rate, held.recovering_since, at);
+    if rate_now is null then
+        return extract(epoch from at);
+    end if;
+    burst_now := case when held.recovering_since is null then held.burst else 1 end;
+    planned := greatest(at, greatest(held.tat, at) + make_interval(secs => (1 - burst_now) / rate_now));
+    if planned > at + ahead then
+        return null;
+    end if;
+    update webhook.endpoint_sched as s set
+        version = s.version + 1, tat = greatest(held.tat, at) + make_interval(secs => 1 / rate_now)
+    where s.ctid = (
+        select v.ctid from webhook.endpoint_sched as v where v.endpoint_id = held.endpoint_id and v.version = held.version limit 1);
+    return extract(epoch from planned);
+end
+$$;
+
 -- Whether anything could be sent now, or as soon as its endpoint's rate allows. Only `run --once` asks.
 create or replace function webhook.has_due() returns boolean
 language sql stable

@@ -310,6 +310,39 @@ async def test_bytes_bound_a_claim(bench: Bench) -> None:
     assert len(await claim(bench.a, 100)) == 2
 
 
+@pytest.mark.fault(36)
+async def test_plan_again(bench: Bench) -> None:
+    """A send that has to be repeated takes the endpoint's next token, if there is one soon."""
+    await bench.add(rate=10, burst=2)
+    for _ in range(5):
+        await bench.enqueue()
+    claimed = await bench.a.claim(3, 1 << 20)
+    plans = [delivery.send_at for delivery in claimed.deliveries]
+    plans += [await bench.a.plan_again(claimed.deliveries[0]) for _ in range(4)]
+    first = plans[0]
+    assert first is not None
+    assert [0.0, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5] == [None if at is None else pytest.approx(at - first, abs=0.05) for at in plans]
+    assert await bench.a.plan_again(claimed.deliveries[0]) is None
+    assert [] == await claim(bench.b)
+
+
+@pytest.mark.fault(36)
+async def test_plan_again_is_for_who_may_send(bench: Bench) -> None:
+    """Without a rate it is now; for a claim that has lost the delivery, or an endpoint that asked for quiet, it is never."""
+    await bench.add()
+    for _ in range(3):
+        await bench.enqueue()
+    claimed = await bench.a.claim(2, 1 << 20)
+    planned = await bench.a.plan_again(claimed.deliveries[0])
+    assert planned == pytest.approx(claimed.database_now, abs=0.5)
+    assert 1 == await record(bench.a, claimed.deliveries[:1])
+    assert await bench.a.plan_again(claimed.deliveries[0]) is None
+    (other,) = await claim(bench.b)
+    quiet = Outcome(other, Decision("retry", "http_status", hold_seconds=60.0), 0.0, 0.0, Exchange(429))
+    assert 1 == await bench.b.record([quiet], 0.0)
+    assert await bench.a.plan_again(claimed.deliveries[1]) is None
+
+
 async def test_deliver_at_in_the_future(bench: Bench) -> None:
     """A delivery is not claimed before its time."""
     await bench.add()

@@ -272,6 +272,7 @@ async def finish(chaos: Chaos, database: Database) -> None:
                 await anyio.sleep(0.01)
 
 
+@pytest.mark.sql
 @pytest.mark.parametrize("reconcile", [False, True], ids=["alone", "reconciled"])
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_interleavings(dsn: str, database: Database, seed: int, reconcile: bool) -> None:

@@ -377,6 +377,7 @@ BUGS = {
 }
 
 
+@pytest.mark.sql
 @pytest.mark.parametrize("bug", BUGS)
 def test_planted_bugs_are_found(dsn: str, bug: str) -> None:
     """The machine is worth something: it finds each of these."""

@@ -59,6 +59,7 @@ async def test_psql_is_a_producer(dsn: str, database: Database) -> None:
         package(key).verify(arrival.body, arrival.headers)
 
 
+@pytest.mark.sql
 @pytest.mark.fault(41)
 @pytest.mark.fault(42)
 async def test_a_fleet_under_kills_loses_nothing(dsn: str, database: Database) -> None:
@@ -163,6 +164,7 @@ async def enqueue(database: Database, first: int, count: int, name: str = "n", e
     await database.value(MANY, first, count, name, endpoints)
 
 
+@pytest.mark.sql
 @pytest.mark.fault(62)
 async def test_a_limit_holds_over_four_workers(dsn: str, database: Database) -> None:
     """At 5/s with burst 1 and four workers, no window of the receiver's log has more than 5 · (T + 0.1 s) + 1."""

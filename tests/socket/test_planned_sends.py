@@ -1,19 +1,20 @@
 """Planned sends over connections that take their time."""
 
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable
 
 import anyio
 import anyio.abc
-import httpcore
 import pytest
-from test_sender import LOOPBACK, OK, Peer, answer
+from peer import LOOPBACK, OK, Peer, answer
 
 from worker.core.audit import worst_excess
-from worker.http.dial import GuardedBackend
-from worker.http.sender import HttpxSender
-from worker.http.transport import KeepAliveTransport
+from worker.http.client import Client
+from worker.http.connection import Connection
+from worker.http.dial import Dialer
+from worker.http.pool import Origin
+from worker.http.resolver import Resolver
+from worker.http.sender import HttpSender
 from worker.pipeline.limits import Limits
 from worker.pipeline.pipeline import Pipeline
 from worker.store.memory import MemoryStore
@@ -21,19 +22,15 @@ from worker.store.memory import MemoryStore
 RATE = 5.0
 
 
-class FarBackend(GuardedBackend):
+class FarDialer(Dialer):
     """Every connection takes 150 ms to make, as TLS to another continent does."""
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's interface
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
+    async def dial(self, origin: Origin, lost: Callable[[Connection], None], deadline: float) -> Connection:
         await anyio.sleep(0.15)
-        return await super().connect_tcp(host, port, timeout, local_address, socket_options)
+        connection = await super().dial(origin, lost, deadline)
+        assert origin.dial_seconds is not None
+        origin.dial_seconds += 0.15
+        return connection
 
 
 @pytest.mark.fault(62)
@@ -53,7 +50,7 @@ async def test_slow_connections_keep_their_moments(keep: bool) -> None:
     peer = Peer(script)
     async with anyio.create_task_group() as group:
         await group.start(peer.serve)
-        sender = HttpxSender(KeepAliveTransport(FarBackend(LOOPBACK)), allow_http=True)
+        sender = HttpSender(Client(FarDialer(Resolver(LOOPBACK))), allow_http=True)
         store.add_endpoint(peer.url, rate=RATE, burst=1)
         for _ in range(8):
             store.enqueue("a", b"{}")
@@ -64,3 +61,37 @@ async def test_slow_connections_keep_their_moments(keep: bool) -> None:
         group.cancel_scope.cancel()
     assert 8 == len(arrived) == pipeline.counts.delivered
     assert worst_excess(arrived, RATE, 1) <= 0
+
+
+@pytest.mark.fault(36)
+@pytest.mark.fault(62)
+async def test_what_is_written_again_counts_in_the_rate() -> None:
+    """A receiver that closes every kept connection under the next request gets no more requests than its rate allows."""
+    arrived: list[float] = []
+
+    async def script(stream: anyio.abc.ByteStream, body: bytes) -> None:
+        arrived.append(time.monotonic())
+        if stream in answered:
+            raise anyio.EndOfStream
+        answered.append(stream)
+        await answer(OK)(stream, body)
+
+    answered: list[anyio.abc.ByteStream] = []
+    store = MemoryStore(time.time)
+    peer = Peer(script)
+    async with anyio.create_task_group() as group:
+        await group.start(peer.serve)
+        sender = HttpSender(Client(Dialer(Resolver(LOOPBACK))), allow_http=True)
+        store.add_endpoint(peer.url, rate=RATE, burst=2)
+        for _ in range(6):
+            store.enqueue("a", b"{}")
+        pipeline = Pipeline(store, sender, Limits(concurrency=4), "test", once=True)
+        with anyio.fail_after(10):
+            await pipeline.run()
+        await sender.aclose()
+        group.cancel_scope.cancel()
+    counts = pipeline.counts
+    assert 6 == counts.delivered + counts.retried  # those for which the rate had no other moment soon
+    assert counts.delivered >= 4
+    assert len(arrived) > 6
+    assert worst_excess(arrived, RATE, 2) <= 0

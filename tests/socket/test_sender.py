@@ -1,117 +1,16 @@
 """The sender against real sockets, plain and TLS, that behave as receivers on the internet do."""
 
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
-
 import anyio
 import anyio.abc
-import anyio.lowlevel
-import httpx
 import pytest
-from anyio.streams.tls import TLSListener
+from peer import LOOPBACK, OK, answer, answer_and_close, drip, send, talking
 
-from worker.core.address import parse_networks
-from worker.core.model import Exchange, Request
-from worker.http.dial import GuardedBackend
-from worker.http.sender import HttpxSender
-from worker.http.transport import KeepAliveTransport
+from worker.core.model import Request
+from worker.http.client import Client
+from worker.http.dial import Dialer
+from worker.http.resolver import Resolver
+from worker.http.sender import HttpSender
 from worker.pipeline.ports import NotSentError
-
-CERTIFICATES = Path(__file__).parent / "certificates"
-LOOPBACK = parse_networks("127.0.0.0/8 ::1/128")
-
-Script = Callable[[anyio.abc.ByteStream, bytes], Awaitable[None]]
-
-
-class Peer:
-    """A receiver that runs a script once it has read a request; it counts connections and keeps what it read."""
-
-    def __init__(self, script: Script, *, tls: str | None = None) -> None:
-        self.script, self.tls = script, tls
-        self.requests: list[bytes] = []
-        self.connections = 0
-        self.url = ""
-
-    async def serve(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        tcp = await anyio.create_tcp_listener(local_host="127.0.0.1")
-        port = tcp.extra(anyio.abc.SocketAttribute.local_port)
-        self.url = f"{'https' if self.tls else 'http'}://localhost:{port}/hook?x=1"
-        listener: anyio.abc.Listener[anyio.abc.ByteStream] = tcp
-        if self.tls:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(CERTIFICATES / f"{self.tls}.pem")
-            listener = TLSListener(tcp, context, standard_compatible=False)
-        async with listener:
-            task_status.started()
-            await listener.serve(self._converse)
-
-    async def _converse(self, stream: anyio.abc.ByteStream) -> None:
-        self.connections += 1
-        async with stream:
-            try:
-                while True:
-                    request = await stream.receive()
-                    while b"\r\n\r\n" not in request:
-                        request += await stream.receive()
-                    head, _, body = request.partition(b"\r\n\r\n")
-                    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-                    while len(body) < length:
-                        body += await stream.receive()
-                    self.requests.append(head + b"\r\n\r\n" + body)
-                    await self.script(stream, body)
-            except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, ssl.SSLError):
-                return
-
-
-def answer(data: bytes) -> Script:
-    async def script(stream: anyio.abc.ByteStream, _: bytes) -> None:
-        await stream.send(data)
-
-    return script
-
-
-def answer_and_close(data: bytes) -> Script:
-    async def script(stream: anyio.abc.ByteStream, _: bytes) -> None:
-        await stream.send(data)
-        raise anyio.EndOfStream
-
-    return script
-
-
-def drip(start: bytes, drop: bytes) -> Script:
-    """Send `start`, then `drop` for ever."""
-
-    async def script(stream: anyio.abc.ByteStream, _: bytes) -> None:
-        await stream.send(start)
-        while True:
-            await stream.send(drop)
-            await anyio.sleep(0.02)
-
-    return script
-
-
-@asynccontextmanager
-async def talking(script: Script, *, tls: str | None = None) -> AsyncIterator[tuple[Peer, HttpxSender]]:
-    def context() -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=str(CERTIFICATES / "ca.pem"))
-
-    sender = HttpxSender(KeepAliveTransport(GuardedBackend(LOOPBACK), context), allow_http=True)
-    peer = Peer(script, tls=tls)
-    async with anyio.create_task_group() as group:
-        await group.start(peer.serve)
-        yield peer, sender
-        await sender.aclose()
-        group.cancel_scope.cancel()
-
-
-async def send(sender: HttpxSender, url: str, body: bytes = b"{}", seconds: float = 5.0) -> Exchange:
-    request = Request(url, (("content-type", "application/json"), ("webhook-id", "msg_1")), body, seconds)
-    return await sender.send(request, anyio.lowlevel.checkpoint)
-
-
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
 @pytest.mark.parametrize("tls", [None, "good"])
@@ -151,7 +50,7 @@ async def test_a_success_that_drips_its_body_is_a_success() -> None:
     """A complete 2xx head decides; that the body never ended is a note."""
     async with talking(drip(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n", b"a")) as (peer, sender):
         exchange = await send(sender, peer.url, seconds=0.3)
-        assert (200, True) == (exchange.status, "0.3 s" in (exchange.error or ""))
+        assert (200, True) == (exchange.status, "deadline" in (exchange.error or ""))
         await send(sender, peer.url, seconds=0.3)
         assert 2 == peer.connections
 
@@ -276,7 +175,7 @@ async def test_an_early_answer_counts() -> None:
 
     async with talking(answer_and_close(b"")) as (peer, sender):
         exchange = await send(sender, peer.url)
-    assert (None, "protocol_error") == (exchange.status, exchange.outcome)  # closed without a response
+    assert (None, "disconnected") == (exchange.status, exchange.outcome)
 
 
 @pytest.mark.fault(32)
@@ -302,7 +201,7 @@ async def test_plain_http_behind_https_is_a_handshake_failure() -> None:
 
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as group:
         group.start_soon(listener.serve, hello)
-        sender = HttpxSender(KeepAliveTransport(GuardedBackend(LOOPBACK)))
+        sender = HttpSender(Client(Dialer(Resolver(LOOPBACK))))
         exchange = await send(sender, f"https://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}/")
         group.cancel_scope.cancel()
     assert (None, "tls_handshake") == (exchange.status, exchange.outcome)
@@ -312,20 +211,20 @@ async def test_plain_http_behind_https_is_a_handshake_failure() -> None:
 async def test_private_addresses_are_blocked_by_default() -> None:
     """Without a word from the operator, nothing on loopback is dialled: not one connection."""
     async with talking(answer(OK)) as (peer, _):
-        sender = HttpxSender(KeepAliveTransport(GuardedBackend()), allow_http=True)
+        sender = HttpSender(Client(Dialer(Resolver())), allow_http=True)
         exchange = await send(sender, peer.url)
         assert (None, "blocked_address", 0) == (exchange.status, exchange.outcome, peer.connections)
 
 
 async def test_plain_http_is_refused_by_default() -> None:
     """Plain http has to be allowed."""
-    exchange = await send(HttpxSender(KeepAliveTransport(GuardedBackend(LOOPBACK))), "http://127.0.0.1:1/")
+    exchange = await send(HttpSender(Client(Dialer(Resolver(LOOPBACK)))), "http://127.0.0.1:1/")
     assert (None, "bad_url") == (exchange.status, exchange.outcome)
 
 
 async def test_a_refused_connection_is_named() -> None:
     """Nobody listening is a failure to connect."""
-    sender = HttpxSender(KeepAliveTransport(GuardedBackend(LOOPBACK)), allow_http=True)
+    sender = HttpSender(Client(Dialer(Resolver(LOOPBACK))), allow_http=True)
     exchange = await send(sender, "http://127.0.0.1:1/")
     assert (None, "connect") == (exchange.status, exchange.outcome)
 
@@ -333,7 +232,7 @@ async def test_a_refused_connection_is_named() -> None:
 @pytest.mark.fault(15)
 async def test_a_name_that_does_not_resolve_is_named() -> None:
     """`.invalid` never resolves (RFC 6761)."""
-    exchange = await send(HttpxSender(KeepAliveTransport(GuardedBackend())), "https://receiver.invalid/", seconds=10)
+    exchange = await send(HttpSender(Client(Dialer(Resolver()))), "https://receiver.invalid/", seconds=10)
     assert (None, "dns") == (exchange.status, exchange.outcome)
 
 
@@ -352,13 +251,3 @@ async def test_before_write_can_stop_the_first_byte() -> None:
         assert ([], 1) == (peer.requests, calls)
         assert 200 == (await send(sender, peer.url)).status
         assert 1 == peer.connections  # which was kept: the next planned moment finds it warm
-
-
-async def test_any_httpx_transport_fits() -> None:
-    """The port takes a MockTransport as well."""
-
-    def handle(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(202, content=request.content, headers={"retry-after": "7"})
-
-    exchange = await send(HttpxSender(httpx.MockTransport(handle)), "https://receiver.example/", b"echo")
-    assert (202, b"echo", "7") == (exchange.status, exchange.body, exchange.retry_after)

@@ -16,7 +16,7 @@ from worker.core.model import Claim, Delivery, Endpoint, Exchange, Outcome, Requ
 from worker.core.signing import SigningKey
 from worker.pipeline.limits import Limits
 from worker.pipeline.pipeline import Pipeline
-from worker.pipeline.ports import NOBODY, Avoid, Claimed, StoreError
+from worker.pipeline.ports import NOBODY, Avoid, Claimed, NotSentError, StoreError
 
 KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ENDPOINT = Endpoint(1, 1, "", "https://example.com/", (("x-own", "1"),), 15.0, (5.0,), (SigningKey.from_text(KEY),))
@@ -59,6 +59,9 @@ class FakeStore:
     recorded: list[Outcome] = field(default_factory=list)
     record_hangs: bool = False
     avoided: list[set[int]] = field(default_factory=list)
+    plan_after: float | None = 0.0
+    plans_fail: bool = False
+    planned_again: list[int] = field(default_factory=list)
 
     async def claim(self, rows_max: int, bytes_max: int, avoid: Avoid = NOBODY, wait_seconds: float = 0.0) -> Claimed:  # noqa: ARG002 - the port's
         assert rows_max > 0 < bytes_max
@@ -84,6 +87,14 @@ class FakeStore:
     async def extend(self, claims: Sequence[int]) -> set[int]:
         await anyio.lowlevel.checkpoint()
         return set(claims) if self.extended else set()
+
+    async def plan_again(self, delivery: Delivery) -> float | None:
+        await anyio.lowlevel.checkpoint()
+        assert delivery.written
+        if self.plans_fail:
+            raise StoreError("away")
+        self.planned_again.append(delivery.id)
+        return None if self.plan_after is None else now() + AHEAD + self.plan_after
 
     async def has_due(self) -> bool:
         return bool(self.batches)
@@ -194,6 +205,40 @@ async def test_request() -> None:
         "msg_test_7", datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC), request.body.decode()
     )
     assert signed == headers["webhook-signature"]
+
+
+class ResendingSender(FakeSender):
+    """Finds its connection closed after the first writing: it writes again, if it may."""
+
+    async def send(self, request: Request, before_write: BeforeWrite) -> Exchange:
+        await super().send(request, before_write)
+        try:
+            return await super().send(request, before_write)
+        except NotSentError as error:
+            return Exchange(None, "disconnected", str(error))
+
+
+@virtual
+@pytest.mark.fault(36)
+async def test_written_again() -> None:
+    """A request that is written once more waits for a moment that is planned for it, since it counts twice in the rate."""
+    store, sender = FakeStore([[delivery(1, send_at=now() + AHEAD), delivery(2)]], plan_after=0.3), ResendingSender()
+    began = now()
+    await run_once(pipeline(store, sender, once=True))
+    assert dict.fromkeys((1, 2), ("delivered", "ok")) == store.results
+    assert ([1], 4) == (store.planned_again, len(sender.sent))
+    assert 0.3 <= now() - began < 0.5
+
+
+@virtual
+@pytest.mark.fault(36)
+@pytest.mark.parametrize(("fails", "said"), [(False, "no other moment soon"), (True, "away")])
+async def test_not_written_again(fails: bool, said: str) -> None:
+    """If the rate has no moment for it, or nobody can tell, the attempt has failed and its schedule decides."""
+    store, sender = FakeStore([[delivery(1, send_at=now() + AHEAD)]], plan_after=None, plans_fail=fails), ResendingSender()
+    await run_once(pipeline(store, sender, once=True))
+    assert ({1: ("retry", "disconnected")}, 1) == (store.results, len(sender.sent))
+    assert said in (store.recorded[0].exchange.error or "")
 
 
 @pytest.mark.fault(55)

@@ -49,6 +49,9 @@ class FakeStore:
     async def extend(self, claims: Sequence[int]) -> set[int]:
         raise NotImplementedError
 
+    async def plan_again(self, delivery: Delivery) -> float | None:
+        raise NotImplementedError
+
     async def has_due(self) -> bool:
         raise NotImplementedError
 

@@ -1,82 +1,126 @@
-"""Resolve a name once, judge every answer, dial only what was judged."""
+"""From an origin to a connection: resolve, connect to a judged address, shake hands."""
 
-import socket
-from collections.abc import Iterable, Sequence
-from typing import Any
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from typing import TypeVar
 
 import anyio
-import anyio.to_thread
-import httpcore
+import certifi
 
-from worker.core.address import Network, judge
+from worker.http.connection import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, Connection, TLSConnection, WireError
+from worker.http.pool import Origin
+from worker.http.resolver import Resolver
 
-ADDRESSES_MAX = 16
-"""How many answers of a name are looked at. More than that is no receiver we want."""
+AnyConnection = TypeVar("AnyConnection", bound=Connection)
 
-RESOLVER_THREADS = 32
+CONNECT_SECONDS_MAX = 5.0
+"""For resolving, connecting and shaking hands together."""
 
-
-class BlockedAddressError(Exception):
-    """The receiver's name leads to an address that may not be dialled."""
-
-
-class ResolveError(Exception):
-    """The receiver's name does not resolve."""
+NEXT_ADDRESS_SECONDS = 0.25
+"""How long one address is tried before the next one joins in (RFC 8305, section 8)."""
 
 
-class GuardedBackend(httpcore.AsyncNetworkBackend):
-    """An httpcore network backend that connects to judged addresses only. Host and SNI keep the name."""
+def default_tls() -> ssl.SSLContext:
+    """Return a context that trusts certifi's roots and nothing from the environment (SSL_CERT_FILE and the like)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.load_verify_locations(certifi.where())
+    return context
 
-    def __init__(self, allow: Sequence[Network] = ()) -> None:
-        self._allow = allow
-        self._network = httpcore.AnyIOBackend()
-        self._resolvers: anyio.CapacityLimiter | None = None
 
-    async def connect_tcp(
+class Dialer:
+    """Makes connections. Host and SNI keep the name; what is dialled is an address that was judged.
+
+    `tls` makes the context when it is first needed: reading the roots takes 20 ms. `body_max` and `kept_max`: of a response,
+    how many bytes of the body are read, and kept.
+    """
+
+    def __init__(
         self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's interface
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first judged address that answers, within `timeout` for all of them and the resolving."""
-        failure: Exception = ResolveError(f"{host} has no address")
-        with anyio.move_on_after(timeout):
-            addresses = await self._resolve(host, port)
-            for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
-                try:
-                    return await self._network.connect_tcp(
-                        address, port, None if timeout is None else timeout / left, local_address, socket_options
-                    )
-                except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                    failure = error
-            raise failure
-        raise httpcore.ConnectTimeout(f"no connection to {host} within {timeout:g} s")
+        resolver: Resolver,
+        tls: Callable[[], ssl.SSLContext] = default_tls,
+        body_max: int = RESPONSE_BYTES_MAX,
+        kept_max: int = RESPONSE_BYTES_KEPT,
+    ) -> None:
+        self._resolver = resolver
+        self._make_tls = tls
+        self._tls: ssl.SSLContext | None = None
+        self._body_max, self._kept_max = body_max, kept_max
 
-    async def sleep(self, seconds: float) -> None:
-        """Httpcore's interface."""
-        await anyio.sleep(seconds)
+    async def dial(self, origin: Origin, lost: Callable[[Connection], None], deadline: float) -> Connection:
+        """Return a new connection, by `deadline` on the loop's clock and within `CONNECT_SECONDS_MAX`.
 
-    async def _resolve(self, host: str, port: int) -> list[str]:
-        if self._resolvers is None:
-            self._resolvers = anyio.CapacityLimiter(RESOLVER_THREADS)
+        WireError says why there is none. `lost` is called with the connection when it is closed.
+        """
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        seconds = min(CONNECT_SECONDS_MAX, deadline - started)
+        step = "dns"
         try:
-            judge(host)
-            found = [host]
-        except ValueError:
-            try:
-                answers = await anyio.to_thread.run_sync(
-                    lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
-                    abandon_on_cancel=True,
-                    limiter=self._resolvers,
-                )
-            except (OSError, UnicodeError) as error:
-                raise ResolveError(f"{host} does not resolve: {error}") from error
-            found = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
-        if len(found) > ADDRESSES_MAX:
-            raise ResolveError(f"{host} has {len(found)} addresses; at most {ADDRESSES_MAX} are accepted")
-        for address in found:  # one bad answer spoils them all: a name that mixes them is not to be trusted
-            if rule := judge(address, self._allow):
-                raise BlockedAddressError(f"{host} is {address}, which is denied ({rule})")
-        return found
+            with anyio.fail_after(seconds):
+                addresses = await self._resolver.resolve(origin.host)
+                step = "connect"
+                if origin.scheme == "http":
+                    connection = await _connect(
+                        lambda: Connection(origin, lost, self._body_max, self._kept_max), addresses, origin.port
+                    )
+                else:
+                    tls = self._tls = self._tls or self._make_tls()
+                    connection = encrypted = await _connect(
+                        lambda: TLSConnection(origin, lost, self._body_max, self._kept_max, tls), addresses, origin.port
+                    )
+                    step = "tls_handshake"
+                    await encrypted.handshake()
+        except TimeoutError:
+            raise WireError(step, f"no connection to {origin.host} within {seconds:.3g} s") from None
+        origin.dial_seconds = loop.time() - started
+        return connection
+
+    async def aclose(self) -> None:
+        """Close the resolver."""
+        await self._resolver.aclose()
+
+
+async def _connect(make: Callable[[], AnyConnection], addresses: Sequence[str], port: int) -> AnyConnection:
+    """Return the first connection that stands, trying one address after another, and soon several at once (RFC 8305)."""
+    loop = asyncio.get_running_loop()
+    connected: list[AnyConnection] = []
+    failures: list[str] = []
+
+    async def attempt(address: str, over: anyio.Event) -> None:
+        try:
+            _, connection = await loop.create_connection(make, address, port)
+        except OSError as error:
+            failures.append(f"{address}: {error.strerror or error}")
+        else:
+            connected.append(connection)
+            everyone.cancel_scope.cancel()
+        over.set()
+
+    try:
+        async with anyio.create_task_group() as everyone:
+            for address in _alternating(addresses):
+                over = anyio.Event()
+                everyone.start_soon(attempt, address, over)
+                with anyio.move_on_after(NEXT_ADDRESS_SECONDS):
+                    await over.wait()
+    except BaseException:
+        for connection in connected:
+            connection.abort()
+        raise
+    for too_many in connected[1:]:
+        too_many.abort()
+    if not connected:
+        raise WireError("connect", f"no connection to port {port} ({'; '.join(failures)})")
+    return connected[0]
+
+
+def _alternating(addresses: Sequence[str]) -> list[str]:
+    """Let the two families take turns, the preferred one first (RFC 8305, section 4)."""
+    families: dict[bool, list[str]] = {}
+    for address in addresses:
+        families.setdefault(":" in address, []).append(address)
+    return [address for turn in zip_longest(*families.values()) for address in turn if address]

@@ -173,6 +173,8 @@ class Pipeline:
 
     async def _check_before_write(self, delivery: Delivery) -> None:
         """The last look before the first byte: the lease holds, the endpoint may be sent to, the planned moment is now."""
+        if delivery.written and delivery.send_at is not None:
+            delivery.send_at = await self._plan_again(delivery)
         if delivery.send_at is not None and (early := self._database_clock.earliest(delivery.send_at) - self._clock()) > 0:
             await anyio.sleep(early)  # it was handed over early, to have its connection by now
         now = self._clock()
@@ -184,6 +186,17 @@ class Pipeline:
             if not delivery.parked:  # else it is its endpoint that is behind
                 self._behind_until = now + BEHIND_SECONDS
             raise NotSentError("its planned moment has passed")
+        delivery.written = True
+
+    async def _plan_again(self, delivery: Delivery) -> float:
+        """Ask for another planned moment: a request that is written twice counts twice."""
+        try:
+            planned = await self._store.plan_again(delivery)
+        except StoreError as error:
+            raise NotSentError(f"no other moment could be planned: {error}") from error
+        if planned is None:
+            raise NotSentError("its endpoint's rate allows no other moment soon")
+        return planned
 
     # -- send --------------------------------------------------------------------------------------------------------
 

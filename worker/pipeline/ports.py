@@ -62,6 +62,9 @@ class Store(Protocol):
     async def extend(self, claims: Sequence[int]) -> set[int]:
         """Extend these claims' leases; return those that still exist."""
 
+    async def plan_again(self, delivery: Delivery) -> float | None:
+        """Take a token for one more send of a delivery in hand: when it may be, on the database's clock. None: not soon."""
+
     async def has_due(self) -> bool:
         """Whether anything could be sent now, or as soon as a rate allows."""
 
@@ -75,5 +78,6 @@ class Sender(Protocol):
     async def send(self, request: Request, before_write: Callable[[], Awaitable[None]]) -> Exchange:
         """Send, within the request's one deadline.
 
-        `before_write` is awaited just before the first byte; it may wait for the planned moment, or raise NotSentError.
+        `before_write` is awaited just before the first byte; it may wait for the planned moment, or raise NotSentError. It is
+        awaited again before the request is written once more, because a kept connection turned out to be closed.
         """

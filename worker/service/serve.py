@@ -11,9 +11,10 @@ import anyio
 
 from worker import __version__
 from worker.core.retention import Retention
-from worker.http.dial import GuardedBackend
-from worker.http.sender import HttpxSender
-from worker.http.transport import KeepAliveTransport
+from worker.http.client import Client
+from worker.http.dial import Dialer
+from worker.http.resolver import Resolver
+from worker.http.sender import HttpSender
 from worker.pipeline.limits import Limits
 from worker.pipeline.pipeline import Pipeline
 from worker.service.housekeeping import keep_house
@@ -46,7 +47,7 @@ async def serve(options: ServeOptions) -> bool:
     schema = await _schema(settings.database_url)
     name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
     store = PostgresStore(settings.database_url, name)
-    sender = HttpxSender(KeepAliveTransport(GuardedBackend(settings.allow_networks)), allow_http=settings.allow_http)
+    sender = HttpSender(Client(Dialer(Resolver(settings.allow_networks))), allow_http=settings.allow_http)
     pipeline = Pipeline(
         store,
         sender,

@@ -18,7 +18,7 @@ from worker.core.model import Claim, Decision, Delivery, Outcome
 from worker.pipeline.ports import NOBODY, Avoid, Claimed, StoreError
 from worker.store.memory_operational import died
 from worker.store.memory_schedule import QUANTUM, MemorySchedule, Told, wanted
-from worker.store.memory_tables import Sched, StoredAttempt, StoredDelivery
+from worker.store.memory_tables import AHEAD_SECONDS, Sched, StoredAttempt, StoredDelivery
 
 LEASE_SECONDS_MIN = 30.0
 
@@ -141,6 +141,22 @@ class MemoryStore(MemorySchedule):
         for claim in kept:
             self._batches[claim].lease_until = self._clock() + self._batches[claim].lease_seconds
         return kept
+
+    async def plan_again(self, delivery: Delivery) -> float | None:
+        """See the port, and 200_claim.sql."""
+        await anyio.lowlevel.checkpoint()
+        batch, sched, now = self._batches.get(delivery.claim.id), self._endpoints[delivery.endpoint.id], self._clock()
+        if batch is None or delivery.id not in batch.deliveries or sched.not_before > now:
+            return None
+        rate, burst = sched.limits(now)
+        if rate is None:
+            return now
+        tat = max(sched.tat, now)
+        planned = max(now, tat + (1 - burst) / rate)
+        if planned > now + AHEAD_SECONDS:
+            return None
+        sched.tat = tat + 1 / rate
+        return planned
 
     async def has_due(self) -> bool:
         """See the port."""

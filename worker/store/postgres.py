@@ -59,6 +59,11 @@ class PostgresStore:
         kept: str = await self._leases.value(self._sql["extend"], ",".join(map(str, claims)))
         return {int(claim) for claim in kept.split(",") if claim}
 
+    async def plan_again(self, delivery: Delivery) -> float | None:
+        """See `worker.pipeline.ports.Store`."""
+        planned: float | None = await self._leases.value(self._sql["plan_again"], delivery.claim.id, delivery.id)
+        return planned
+
     async def has_due(self) -> bool:
         """See `worker.pipeline.ports.Store`."""
         return bool(await self._claims.value(self._sql["has_due"]))

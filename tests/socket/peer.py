@@ -1,0 +1,130 @@
+"""A receiver that does as it is told, plain or TLS, and a sender that may talk to it."""
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+from anyio.streams.tls import TLSListener, TLSStream
+
+from worker.core.address import parse_networks
+from worker.core.model import Exchange, Request
+from worker.http.client import Client
+from worker.http.dial import Dialer
+from worker.http.pool import Pool
+from worker.http.resolver import Resolver
+from worker.http.sender import HttpSender
+from worker.pipeline.ports import Sender
+
+CERTIFICATES = Path(__file__).parent / "certificates"
+LOOPBACK = parse_networks("127.0.0.0/8 ::1/128")
+
+Script = Callable[[anyio.abc.ByteStream, bytes], Awaitable[None]]
+
+
+class Peer:
+    """A receiver that runs a script once it has read a request; it counts connections and keeps what it read."""
+
+    def __init__(self, script: Script, *, tls: str | None = None, tls_max: ssl.TLSVersion | None = None) -> None:
+        self.script, self.tls, self.tls_max = script, tls, tls_max
+        self.resumed: list[bool] = []
+        self.requests: list[bytes] = []
+        self.streams: list[anyio.abc.ByteStream] = []
+        self.gone = 0
+        self.converse: Callable[[anyio.abc.ByteStream], Awaitable[None]] = self._answer_requests
+        self.connections = 0
+        self.url = ""
+
+    async def serve(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        tcp = await anyio.create_tcp_listener(local_host="127.0.0.1")
+        port = tcp.extra(anyio.abc.SocketAttribute.local_port)
+        self.url = f"{'https' if self.tls else 'http'}://localhost:{port}/hook?x=1"
+        listener: anyio.abc.Listener[anyio.abc.ByteStream] = tcp
+        if self.tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(CERTIFICATES / f"{self.tls}.pem")
+            if self.tls_max:
+                context.maximum_version = self.tls_max
+            listener = TLSListener(tcp, context, standard_compatible=False)
+        async with listener:
+            task_status.started()
+            await listener.serve(self._converse)
+
+    async def _converse(self, stream: anyio.abc.ByteStream) -> None:
+        self.connections += 1
+        self.streams.append(stream)
+        if isinstance(stream, TLSStream):
+            self.resumed.append(bool(stream._ssl_object.session_reused))
+        async with stream:
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, ssl.SSLError):
+                await self.converse(stream)
+        self.gone += 1
+
+    async def _answer_requests(self, stream: anyio.abc.ByteStream) -> None:
+        while True:
+            request = await stream.receive()
+            while b"\r\n\r\n" not in request:
+                request += await stream.receive()
+            head, _, body = request.partition(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            while len(body) < length:
+                body += await stream.receive()
+            self.requests.append(head + b"\r\n\r\n" + body)
+            await self.script(stream, body)
+
+
+def answer(data: bytes) -> Script:
+    async def script(stream: anyio.abc.ByteStream, _: bytes) -> None:
+        await stream.send(data)
+
+    return script
+
+
+def answer_and_close(data: bytes) -> Script:
+    async def script(stream: anyio.abc.ByteStream, _: bytes) -> None:
+        await stream.send(data)
+        raise anyio.EndOfStream
+
+    return script
+
+
+def drip(start: bytes, drop: bytes) -> Script:
+    """Send `start`, then `drop` for ever."""
+
+    async def script(stream: anyio.abc.ByteStream, _: bytes) -> None:
+        await stream.send(start)
+        while True:
+            await stream.send(drop)
+            await anyio.sleep(0.02)
+
+    return script
+
+
+def trusting() -> ssl.SSLContext:
+    """Trust the tests' own authority."""
+    return ssl.create_default_context(cafile=str(CERTIFICATES / "ca.pem"))
+
+
+@asynccontextmanager
+async def talking(
+    script: Script, *, tls: str | None = None, tls_max: ssl.TLSVersion | None = None, pool: Pool | None = None
+) -> AsyncIterator[tuple[Peer, HttpSender]]:
+    """Run a receiver, and yield it with a sender that may reach it."""
+    sender = HttpSender(Client(Dialer(Resolver(LOOPBACK), trusting), pool), allow_http=True)
+    peer = Peer(script, tls=tls, tls_max=tls_max)
+    async with anyio.create_task_group() as group:
+        await group.start(peer.serve)
+        yield peer, sender
+        await sender.aclose()
+        group.cancel_scope.cancel()
+
+
+async def send(sender: Sender, url: str, body: bytes = b"{}", seconds: float = 5.0) -> Exchange:
+    request = Request(url, (("content-type", "application/json"), ("webhook-id", "msg_1")), body, seconds)
+    return await sender.send(request, anyio.lowlevel.checkpoint)
+
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
