@@ -384,7 +384,8 @@ $$;
 
 -- Plans one more send of a delivery that this claim holds, because its request was written on a connection that had been closed:
 -- it takes a token of its endpoint's rate. Returns the moment as Unix seconds of the database's clock, now if there is no rate;
--- null if none is to be had within `ahead`, if the endpoint has asked for quiet, or if the claim has lost the delivery.
+-- null if none is to be had within `ahead`, if the endpoint is paused, disabled or has asked for quiet, or if the claim has lost the
+-- delivery. Whoever changes the endpoint is not waited for longer than a second.
 create or replace function webhook.plan_again(
     claim bigint, delivery bigint, ahead interval default '0.5 s'
 ) returns double precision
@@ -393,6 +394,7 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 set jit = off
+set lock_timeout = '1s'
 as $$
 declare
     held webhook.endpoint_sched;
@@ -407,7 +409,7 @@ begin
     ) as s
     where i.claim_id = plan_again.claim and i.id = plan_again.delivery;
     at := clock_timestamp();
-    if held.endpoint_id is null or held.not_before > at then
+    if held.state is distinct from 'enabled' or held.not_before > at then
         return null;
     end if;
     rate_now := webhook.rate_at(held.rate, held.recovering_since, at);

@@ -34,6 +34,8 @@ class Peer:
         self.requests: list[bytes] = []
         self.streams: list[anyio.abc.ByteStream] = []
         self.gone = 0
+        self.closing = anyio.Event()
+        """Set it, and nobody can connect any more."""
         self.converse: Callable[[anyio.abc.ByteStream], Awaitable[None]] = self._answer_requests
         self.connections = 0
         self.url = ""
@@ -49,9 +51,16 @@ class Peer:
             if self.tls_max:
                 context.maximum_version = self.tls_max
             listener = TLSListener(tcp, context, standard_compatible=False)
-        async with listener:
+        async with listener, anyio.create_task_group() as group:
             task_status.started()
-            await listener.serve(self._converse)
+            with anyio.CancelScope() as accepting:
+                group.start_soon(self._stop_accepting, accepting)
+                await listener.serve(self._converse, group)
+            await listener.aclose()
+
+    async def _stop_accepting(self, accepting: anyio.CancelScope) -> None:
+        await self.closing.wait()
+        accepting.cancel()
 
     async def _converse(self, stream: anyio.abc.ByteStream) -> None:
         self.connections += 1
@@ -124,7 +133,7 @@ async def talking(
 
 async def send(sender: Sender, url: str, body: bytes = b"{}", seconds: float = 5.0) -> Exchange:
     request = Request(url, (("content-type", "application/json"), ("webhook-id", "msg_1")), body, seconds)
-    return await sender.send(request, anyio.lowlevel.checkpoint)
+    return await sender.send(request, lambda _: anyio.lowlevel.checkpoint())
 
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"

@@ -2,21 +2,26 @@
 
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
 import httpx
 import pytest
+from anyio.streams.tls import TLSStream
 from peer import LOOPBACK, OK, Peer, Script, answer, answer_and_close, send, talking, trusting
 
 from worker.core.model import Request
 from worker.http import pool
+from worker.http import tls as tls_module
 from worker.http.client import Client
+from worker.http.connection import WireError
 from worker.http.dial import Dialer
 from worker.http.foreign import ForeignSender
-from worker.http.pool import Pool
+from worker.http.pool import Origin, Pool
 from worker.http.resolver import Resolver
 from worker.http.sender import HttpSender
 from worker.http.transport import HttpTransport
@@ -42,18 +47,17 @@ def in_turn(*answers: bytes) -> Script:
 @pytest.mark.fault(36)
 async def test_a_stale_connection_is_replaced_once(tls: str | None) -> None:
     """An idle connection that is closed as we send costs nothing but a connection, and the attempt says so."""
-    asked = 0
+    asked: list[bool] = []
 
-    async def before_write() -> None:
-        nonlocal asked
-        asked += 1
+    async def before_write(again: bool) -> None:
+        asked.append(again)
 
     async with talking(in_turn(OK, b"", OK), tls=tls) as (peer, sender):
         await send(sender, peer.url)
         exchange = await sender.send(Request(peer.url, (), b"{}", 5.0), before_write)
         assert (200, 2, 3) == (exchange.status, peer.connections, len(peer.requests))
         assert "written again on a new connection" in (exchange.error or "")
-        assert 2 == asked  # each time it is written, it is asked whether it may be
+        assert [False, True] == asked  # each time it is written, it is asked whether it may be
 
 
 @BOTH
@@ -86,7 +90,7 @@ async def test_a_second_writing_may_be_refused() -> None:
     """If it may not be written again, the attempt ends as one that was cut off: it was written once."""
     allowed = [True, False]
 
-    async def before_write() -> None:
+    async def before_write(_: bool) -> None:
         if not allowed.pop(0):
             raise NotSentError("not again")
 
@@ -103,7 +107,8 @@ async def test_a_connection_closed_while_it_waits_is_replaced() -> None:
     async with talking(in_turn(OK, OK)) as (peer, sender):
         closed = anyio.Event()
 
-        async def before_write() -> None:
+        async def before_write(again: bool) -> None:
+            assert not again  # nothing was written
             if peer.connections == 1 and not closed.is_set():
                 closed.set()
                 for connection in list(peer.streams):
@@ -111,7 +116,7 @@ async def test_a_connection_closed_while_it_waits_is_replaced() -> None:
                 await anyio.wait_all_tasks_blocked()
 
         exchange = await sender.send(Request(peer.url, (), b"{}", 5.0), before_write)
-        assert (200, 2, 1) == (exchange.status, peer.connections, len(peer.requests))
+        assert (200, None, 2, 1) == (exchange.status, exchange.error, peer.connections, len(peer.requests))
 
 
 @BOTH
@@ -320,3 +325,143 @@ async def test_a_foreign_transport_meets_the_deadline_and_the_limits() -> None:
     long = httpx.MockTransport(lambda _: httpx.Response(200, content=b"x" * 100_000))
     exchange = await send(ForeignSender(long), "https://receiver.example/")
     assert (200, 1024, True) == (exchange.status, len(exchange.body), "65536" in (exchange.error or ""))
+
+
+@BOTH
+async def test_a_planned_moment_is_not_the_receivers_time(tls: str | None) -> None:
+    """However long it is waited for before the first byte, the receiver has its whole time after that."""
+
+    async def before_write(_: bool) -> None:
+        await anyio.sleep(0.3)
+
+    async with talking(answer(OK), tls=tls) as (peer, sender):
+        exchange = await sender.send(Request(peer.url, (), b"{}", 0.25), before_write)
+        assert (200, None) == (exchange.status, exchange.error)
+
+
+async def test_a_failed_second_connection_does_not_hide_the_first_writing() -> None:
+    """The request may have been seen: who reads `connect` would think that it was not."""
+    async with talking(in_turn(OK, b"")) as (peer, sender):
+        await send(sender, peer.url)
+        peer.closing.set()
+        exchange = await send(sender, peer.url)
+        assert (None, "disconnected") == (exchange.status, exchange.outcome)
+        assert "it was not written again: no connection" in (exchange.error or "")
+
+
+async def test_a_kept_connection_without_an_exchange_is_kept_all_the_same() -> None:
+    """One that waited in vain for its planned moment may be closed under the next request, too."""
+
+    async def never(_: bool) -> None:
+        raise NotSentError
+
+    async with talking(in_turn(b"", OK)) as (peer, sender):
+        with pytest.raises(NotSentError):
+            await sender.send(Request(peer.url, (), b"{}", 5.0), never)
+        exchange = await send(sender, peer.url)
+        assert (200, 2, True) == (exchange.status, peer.connections, "written again" in (exchange.error or ""))
+
+
+@pytest.mark.fault(32)
+@pytest.mark.parametrize("how", ["reset", "close", "banner", "alert"])
+async def test_whatever_comes_in_place_of_a_handshake_has_a_reason(how: str) -> None:
+    """Also when it comes before we have said a word."""
+
+    async def rude(stream: anyio.abc.ByteStream) -> None:
+        async with stream:
+            if how == "reset":
+                raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            elif how != "close":
+                await stream.send(b"220 mail.example ESMTP\r\n" if how == "banner" else b"\x15\x03\x03\x00\x02\x02\x28")
+
+    async with talking(answer(OK)) as (peer, sender):
+        peer.converse = rude
+        for _ in range(10):
+            exchange = await send(sender, peer.url.replace("http:", "https:"))
+            assert (None, True) == (exchange.status, exchange.outcome in {"tls_handshake", "connect"}), exchange
+
+
+@BOTH
+@pytest.mark.fault(28)
+async def test_an_answer_before_the_request_is_none(tls: str | None) -> None:
+    """A receiver that answers as soon as somebody connects has not seen the webhook."""
+
+    async def hasty(stream: anyio.abc.ByteStream) -> None:
+        await stream.send(OK)
+        async with stream:
+            with suppress(anyio.EndOfStream):
+                await stream.receive()
+
+    async def before_write(_: bool) -> None:
+        await anyio.wait_all_tasks_blocked()
+
+    async with talking(answer(OK), tls=tls, tls_max=ssl.TLSVersion.TLSv1_2) as (peer, sender):
+        peer.converse = hasty
+        exchange = await sender.send(Request(peer.url, (), b"{}", 5.0), before_write)
+        assert (None, "disconnected") == (exchange.status, exchange.outcome)
+
+
+@BOTH
+@pytest.mark.fault(27)
+async def test_a_body_that_ends_with_the_connection_may_be_cut_off(tls: str | None) -> None:
+    """Within TLS its end is said, or it is noted."""
+    data = b"HTTP/1.1 200 OK\r\n\r\nall of it"
+    async with talking(answer_and_close(data), tls=tls) as (peer, sender):
+        exchange = await send(sender, peer.url)
+        assert (200, b"all of it", tls is not None) == (exchange.status, exchange.body, bool(exchange.error))
+    async with talking(answer(data), tls=tls) as (peer, sender):
+        exchange = await send(sender, peer.url, seconds=0.2)
+        assert (200, b"all of it", True) == (exchange.status, exchange.body, "deadline" in (exchange.error or ""))
+
+
+async def test_a_goodbye_within_tls_closes_the_connection() -> None:
+    """Also when the receiver leaves the socket open."""
+
+    async def polite(stream: anyio.abc.ByteStream) -> None:
+        await stream.receive()
+        await stream.send(OK)
+        assert isinstance(stream, TLSStream)
+        with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+            await stream.unwrap()
+        peer.gone += 1
+
+    connections = Pool()
+    async with talking(answer(OK), tls="good", pool=connections) as (peer, sender):
+        peer.converse = polite
+        assert 200 == (await send(sender, peer.url)).status
+        with anyio.fail_after(5):
+            while len(connections):
+                await anyio.lowlevel.checkpoint()
+
+
+async def test_a_session_does_not_outlive_its_certificates_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed session is not asked for a certificate, so from time to time there is a full handshake."""
+    monkeypatch.setattr(tls_module, "SESSION_SECONDS_MAX", -1.0)
+    closing = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+    async with talking(answer_and_close(closing), tls="good") as (peer, sender):
+        for _ in range(2):
+            assert 200 == (await send(sender, peer.url)).status
+        assert [False, False] == peer.resumed
+
+
+async def test_hosts_that_tls_cannot_name() -> None:
+    """A failure to connect, not a crash."""
+    async with talking(answer(OK), tls="good") as (peer, _):
+        port = peer.url.split(":")[2].split("/")[0]
+        client = Client(Dialer(Resolver(LOOPBACK, lambda _: ["127.0.0.1"]), trusting))
+        with pytest.raises(WireError, match="no connection to port") as failed:
+            await client.exchange(
+                Origin("https", ".bad.test", int(port)), b"", anyio.current_time() + 5, lambda _: anyio.lowlevel.checkpoint()
+            )
+        assert "connect" == failed.value.reason
+        await client.aclose()
+
+
+async def test_nothing_is_kept_after_the_end() -> None:
+    """A connection that comes back after the pool was closed is closed."""
+    connections = Pool()
+    async with talking(answer(OK), pool=connections) as (peer, sender):
+        connections.close()
+        assert 200 == (await send(sender, peer.url)).status
+        assert 0 == len(connections)

@@ -64,11 +64,14 @@ async def test_a_truncated_body_is_a_note() -> None:
 
 
 @pytest.mark.fault(20)
-async def test_endless_informational_responses_meet_the_deadline() -> None:
-    """100 Continue for ever is no answer."""
+async def test_endless_informational_responses_are_no_answer() -> None:
+    """A few 100 Continue are waited through, until the deadline; a flood of them is a protocol error."""
     async with talking(drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n")) as (peer, sender):
-        exchange = await send(sender, peer.url, seconds=0.3)
-    assert (None, "timeout") == (exchange.status, exchange.outcome)
+        exchange = await send(sender, peer.url, seconds=0.2)
+        assert (None, "timeout") == (exchange.status, exchange.outcome)
+    async with talking(answer(b"HTTP/1.1 100 Continue\r\n\r\n" * 21)) as (peer, sender):
+        exchange = await send(sender, peer.url)
+        assert (None, "protocol_error") == (exchange.status, exchange.outcome)
 
 
 @pytest.mark.fault(20)
@@ -240,7 +243,7 @@ async def test_before_write_can_stop_the_first_byte() -> None:
     """The last check comes after connecting and before writing: nothing of the request is seen."""
     calls = 0
 
-    async def never() -> None:
+    async def never(_: bool) -> None:
         nonlocal calls
         calls += 1
         raise NotSentError

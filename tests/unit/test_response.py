@@ -159,13 +159,13 @@ def test_a_long_body(start: bytes) -> None:
 def test_ends() -> None:
     """A body that ends with the connection is complete, one that was cut off is noted, and without a head there is nothing."""
     until_close, _ = read(b"HTTP/1.1 200 OK\r\n\r\nok")
-    assert until_close.end("closed")
+    assert until_close.end("closed", clean=True)
     assert (b"ok", True, None) == (until_close.body, until_close.complete, until_close.note)
     cut, _ = read(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok")
-    assert cut.end("closed")
+    assert cut.end("closed", clean=True)
     assert (b"ok", False, "the response ended early: closed") == (cut.body, cut.complete, cut.note)
-    assert not read(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n")[0].end("closed")
-    assert not read(b"HTTP/1.1 100 Continue\r\n\r\n")[0].end("closed")
+    assert not read(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n")[0].end("closed", clean=True)
+    assert not read(b"HTTP/1.1 100 Continue\r\n\r\n")[0].end("closed", clean=True)
 
 
 def test_fields() -> None:

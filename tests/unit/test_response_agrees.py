@@ -46,7 +46,7 @@ def ours(data: bytes, cuts: list[int]) -> Read:
     except ProtocolError as error:
         return Read(note=str(error))
     if not over:
-        response.end("closed")
+        response.end("closed", clean=True)
     return Read(response.status, response.body, response.complete, response.reusable, response.note or "")
 
 

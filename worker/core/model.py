@@ -57,8 +57,6 @@ class Delivery:
     payload: bytes | None
     parked: bool = False
     """Whether it had to wait for a lane that its endpoint may have."""
-    written: bool = False
-    """Whether its request was written in this attempt."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,14 @@ import asyncio
 import ssl
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
-from typing import TypeVar
 
 import anyio
 import certifi
 
-from worker.http.connection import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, Connection, TLSConnection, WireError
+from worker.http.connection import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, Connection, WireError
 from worker.http.pool import Origin
 from worker.http.resolver import Resolver
-
-AnyConnection = TypeVar("AnyConnection", bound=Connection)
+from worker.http.tls import TLSConnection
 
 CONNECT_SECONDS_MAX = 5.0
 """For resolving, connecting and shaking hands together."""
@@ -63,17 +61,9 @@ class Dialer:
             with anyio.fail_after(seconds):
                 addresses = await self._resolver.resolve(origin.host)
                 step = "connect"
-                if origin.scheme == "http":
-                    connection = await _connect(
-                        lambda: Connection(origin, lost, self._body_max, self._kept_max), addresses, origin.port
-                    )
-                else:
-                    tls = self._tls = self._tls or self._make_tls()
-                    connection = encrypted = await _connect(
-                        lambda: TLSConnection(origin, lost, self._body_max, self._kept_max, tls), addresses, origin.port
-                    )
-                    step = "tls_handshake"
-                    await encrypted.handshake()
+                connection = await _connect(lambda: self._connection(origin, lost), addresses, origin.port)
+                step = "tls_handshake"
+                await connection.ready()
         except TimeoutError:
             raise WireError(step, f"no connection to {origin.host} within {seconds:.3g} s") from None
         origin.dial_seconds = loop.time() - started
@@ -83,18 +73,25 @@ class Dialer:
         """Close the resolver."""
         await self._resolver.aclose()
 
+    def _connection(self, origin: Origin, lost: Callable[[Connection], None]) -> Connection:
+        if origin.scheme == "http":
+            return Connection(origin, lost, self._body_max, self._kept_max)
+        self._tls = self._tls or self._make_tls()
+        return TLSConnection(origin, lost, self._body_max, self._kept_max, self._tls)
 
-async def _connect(make: Callable[[], AnyConnection], addresses: Sequence[str], port: int) -> AnyConnection:
+
+async def _connect(make: Callable[[], Connection], addresses: Sequence[str], port: int) -> Connection:
     """Return the first connection that stands, trying one address after another, and soon several at once (RFC 8305)."""
     loop = asyncio.get_running_loop()
-    connected: list[AnyConnection] = []
+    connected: list[Connection] = []
     failures: list[str] = []
 
     async def attempt(address: str, over: anyio.Event) -> None:
         try:
-            _, connection = await loop.create_connection(make, address, port)
-        except OSError as error:
-            failures.append(f"{address}: {error.strerror or error}")
+            connection = make()
+            await loop.create_connection(lambda: connection, address, port)
+        except (OSError, ValueError) as error:  # ValueError: TLS cannot name such a host
+            failures.append(f"{address}: {getattr(error, 'strerror', None) or error}")
         else:
             connected.append(connection)
             everyone.cancel_scope.cancel()

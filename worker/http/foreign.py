@@ -13,8 +13,9 @@ import httpx
 
 from worker.core.model import Exchange, Request
 from worker.core.url import BadURL, parse_url
-from worker.http.connection import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, WireError, tls_error
+from worker.http.connection import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, WireError
 from worker.http.dial import CONNECT_SECONDS_MAX
+from worker.http.tls import tls_error
 
 
 class ForeignSender:
@@ -34,10 +35,10 @@ class ForeignSender:
         """Return 0: how long such a transport dials is not known."""
         return 0.0
 
-    async def send(self, request: Request, before_write: Callable[[], Awaitable[None]]) -> Exchange:
+    async def send(self, request: Request, before_write: Callable[[bool], Awaitable[None]]) -> Exchange:
         """Carry one request; see the port."""
         exchange = Exchange()
-        await before_write()
+        await before_write(False)
         try:
             with anyio.move_on_after(request.timeout_seconds) as deadline:
                 await self._exchange(request, exchange)

@@ -12,7 +12,7 @@ _HEAD = re.compile(
     rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[^\x00-\x08\x0a-\x1f\x7f]*+\r?\n)*+)\r?\n"
 )
 _HEAD_END = re.compile(rb"\n\r?\n")
-_FOLD = re.compile(rb"\r?\n[ \t]+")
+_FOLD = re.compile(rb"\r\n[ \t]+")
 _FRAMING = re.compile(rb"^(content-length|transfer-encoding|connection|retry-after):[ \t]*([^\r\n]*)", re.MULTILINE)
 _FIELD = re.compile(rb"([^:\r\n]+):[ \t]*([^\r\n]*)\r?\n")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -37,7 +37,7 @@ class HeadReader:
     def feed(self, data: bytes) -> tuple[Head | None, bytes]:
         """Return the head and what came after it, or None if it is not complete. ProtocolError if this is no response.
 
-        Lines may end in LF alone (section 2.2), and may be folded (section 5.2).
+        Lines may end in LF alone (section 2.2), and may be folded (section 5.2), but not both.
         """
         head = None if self._buffer else _HEAD.match(data)  # nearly always it comes whole
         if head is None:

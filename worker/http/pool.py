@@ -10,7 +10,7 @@ from worker.http.connection import Connection
 IDLE_MAX = 1000
 IDLE_SECONDS_MAX = 30.0
 AGE_SECONDS_MAX = 600.0
-"""So that a receiver which moves to other addresses is followed, and its certificate is looked at again."""
+"""So that a receiver which moves to other addresses is followed."""
 
 
 @dataclass(eq=False, slots=True)
@@ -22,7 +22,8 @@ class Origin:
     port: int
     idle: list[Connection] = field(default_factory=list)
     session: SSLSession | None = None
-    """The latest TLS session; see `TLSConnection.session`."""
+    """The latest TLS session, to be used until `session_until` on the loop's clock."""
+    session_until: float = 0.0
     dial_seconds: float | None = None
     """How long dialling took the last time."""
 
@@ -34,6 +35,7 @@ class Pool:
         self._idle_max = idle_max
         self._idle: OrderedDict[Connection, None] = OrderedDict()
         self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._idle)
@@ -45,11 +47,12 @@ class Pool:
             del self._idle[connection]
             if connection.reusable:
                 return connection
+            connection.abort()
         return None
 
     def keep(self, connection: Connection, now: float) -> None:
         """Take a connection back, at `now` on the loop's clock; closes what is too old, or one too many."""
-        if not connection.reusable or now - connection.since > AGE_SECONDS_MAX:
+        if self._closed or not connection.reusable or now - connection.since > AGE_SECONDS_MAX:
             connection.close()
             return
         connection.idle_since = now
@@ -67,7 +70,8 @@ class Pool:
             connection.origin.idle.remove(connection)
 
     def close(self) -> None:
-        """Close every kept connection."""
+        """Close every kept connection, and keep none any more."""
+        self._closed = True
         for connection in list(self._idle):
             self._close(connection)
         if self._sweep is not None:
@@ -81,7 +85,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         while self._idle:
             oldest = next(iter(self._idle))
-            left = oldest.idle_since + IDLE_SECONDS_MAX - loop.time()
+            left = (oldest.idle_since or 0.0) + IDLE_SECONDS_MAX - loop.time()
             if left > 0:
                 self._sweep = loop.call_later(left, self._close_expired)
                 return

@@ -2,10 +2,12 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
 
 import anyio
-import anyio.to_thread
 
 from worker.core.address import Network, judge
 from worker.http.connection import WireError
@@ -20,8 +22,8 @@ FAILURE_KEPT_SECONDS = 1.0
 KEPT_MAX = 10_000
 
 QUICK_SECONDS = 0.5
-THREADS = {True: 16, None: 16, False: 8}
-"""For names whose last look-up was quick, that were never looked up, that were slow or failed: each starves only its like."""
+LOOK_UPS_MAX = {True: 16, None: 64, False: 16}
+"""At once: for names whose last look-up was quick, that were never looked up, and that were slow or failed."""
 
 
 class _Name:
@@ -49,7 +51,7 @@ class Resolver:
         self._allow, self._look_up = allow, look_up
         self._names: dict[str, _Name] = {}
         self._asking: set[asyncio.Task[None]] = set()
-        self._threads: dict[bool | None, anyio.CapacityLimiter] = {}
+        self._limits: dict[bool | None, anyio.CapacityLimiter] = {}
 
     async def resolve(self, host: str) -> list[str]:
         """Return the addresses that may be dialled, in order. WireError: `dns`, or `blocked_address` with the rule."""
@@ -89,10 +91,12 @@ class Resolver:
 
     async def _ask(self, host: str, name: _Name) -> None:
         loop = asyncio.get_running_loop()
-        started = loop.time()
+        if name.quick not in self._limits:
+            self._limits[name.quick] = anyio.CapacityLimiter(LOOK_UPS_MAX[name.quick])
         try:
-            threads = self._threads.setdefault(name.quick, anyio.CapacityLimiter(THREADS[name.quick]))
-            found = await anyio.to_thread.run_sync(self._look_up, host, abandon_on_cancel=True, limiter=threads)
+            async with self._limits[name.quick]:
+                started = loop.time()
+                found = await _in_thread(self._look_up, host)
             name.addresses, name.error = list(dict.fromkeys(found)), ""
         except (OSError, UnicodeError) as error:
             name.addresses, name.error = [], f"{host} does not resolve: {error}"
@@ -105,3 +109,24 @@ class Resolver:
         now = loop.time()
         name.quick = not name.error and now - started < QUICK_SECONDS
         name.kept_until = now + (FAILURE_KEPT_SECONDS if name.error else KEPT_SECONDS)
+
+
+async def _in_thread(look_up: Callable[[str], list[str]], host: str) -> list[str]:
+    """Run it in a thread that nobody waits for, not even the end of the process: the system may hang for half a minute."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[str]] = loop.create_future()
+
+    def run() -> None:
+        try:
+            found = look_up(host)
+        except Exception as error:  # noqa: BLE001 - raised where it is awaited
+            tell(answer.set_exception, error)
+        else:
+            tell(answer.set_result, found)
+
+    def tell(settle: Callable[[Any], None], result: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(lambda: None if answer.done() else settle(result))
+
+    threading.Thread(target=run, name=f"look up {host}", daemon=True).start()
+    return await answer

@@ -5,7 +5,9 @@ both cases nothing more can be trusted on that connection.
 """
 
 from worker.http.chunks import ChunkError, Chunks
-from worker.http.head import CHUNKED, UNTIL_CLOSE, HeadReader, framing
+from worker.http.head import CHUNKED, UNTIL_CLOSE, HeadReader, ProtocolError, framing
+
+INFORMATIONAL_MAX = 20
 
 
 class Response:
@@ -16,8 +18,8 @@ class Response:
     `complete`: the body ended where it said it would; `reusable`: and nothing came after it.
     """
 
-    __slots__ = ("_body_max", "_chunks", "_head", "_kept_max", "_left", "_over", "_read",
-                 "body", "complete", "fields", "note", "retry_after", "reusable", "started", "status")  # fmt: skip
+    __slots__ = ("_body_max", "_chunks", "_head", "_informational", "_kept_max", "_left", "_over", "body",
+                 "body_bytes", "complete", "fields", "note", "retry_after", "reusable", "started", "status")  # fmt: skip
 
     def __init__(self, body_max: int, kept_max: int) -> None:
         self.status: int | None = None
@@ -32,9 +34,11 @@ class Response:
         """Whether a byte of it has come."""
         self._body_max, self._kept_max = body_max, kept_max
         self._head = HeadReader()
+        self._informational = 0
         self._left = 0
         self._chunks: Chunks | None = None
-        self._read = 0
+        self.body_bytes = 0
+        """How many were read of it."""
         self._over = False
 
     def feed(self, data: bytes) -> bool:
@@ -50,21 +54,28 @@ class Response:
                 if self._left == CHUNKED:
                     self._chunks = Chunks()
                 self._over = not self._left
-            elif not data:
-                return False
+            else:
+                self._informational += 1
+                if self._informational > INFORMATIONAL_MAX:
+                    raise ProtocolError(f"more than {INFORMATIONAL_MAX} responses came before the final one")
+                if not data:
+                    return False
         if data:
             self._feed_body(data)
         self.complete = self._over and self.note is None
         return self._over
 
-    def end(self, why: str) -> bool:
-        """Say that no more will come, and why; True if the response is there all the same, if only with a note."""
+    def end(self, why: str, *, clean: bool) -> bool:
+        """Say that no more will come, and why; True if the response is there all the same, if only with a note.
+
+        `clean`: its sender has said so, and it was not cut off on the way.
+        """
         if self.status is None:
             return False
-        if self._left == UNTIL_CLOSE:
-            self.complete = True
-        elif not self._over:
-            self.note = f"the response ended early: {why}"
+        if not self._over:
+            if self._left != UNTIL_CLOSE or not clean:
+                self.note = f"the response ended early: {why}"
+            self.complete = self.note is None
         self._over, self.reusable = True, False
         return True
 
@@ -96,10 +107,10 @@ class Response:
 
     def _keep(self, part: bytes) -> None:
         """Keep a part of the body, if it is among the first, and stop if the body becomes too long."""
-        if self._read < self._kept_max:
-            self.body += part[: self._kept_max - self._read]
-        self._read += len(part)
-        if self._read > self._body_max:
+        if self.body_bytes < self._kept_max:
+            self.body += part[: self._kept_max - self.body_bytes]
+        self.body_bytes += len(part)
+        if self.body_bytes > self._body_max:
             self._stop(f"the response is longer than {self._body_max} bytes; the rest was not read")
 
     def _stop(self, note: str) -> None:

@@ -55,7 +55,7 @@ class HttpSender:
             return 0.0
         return DIAL_SECONDS_GUESSED if origin.dial_seconds is None else min(2 * origin.dial_seconds, LEAD_SECONDS_MAX)
 
-    async def send(self, request: Request, before_write: Callable[[], Awaitable[None]]) -> Exchange:
+    async def send(self, request: Request, before_write: Callable[[bool], Awaitable[None]]) -> Exchange:
         """Carry one request; see the port."""
         deadline = asyncio.get_running_loop().time() + request.timeout_seconds
         try:

@@ -16,14 +16,15 @@ _ERRORS: dict[str, type[httpx.TransportError]] = {
     "disconnected": httpx.ReadError,
     "protocol_error": httpx.RemoteProtocolError,
 }
-"""Everything else happens before a byte is written."""
+"""With anything else not a byte was written."""
 
 
 class HttpTransport(httpx.AsyncBaseTransport):
     """HTTP/1.1 over kept connections, each request and response whole: nothing is streamed.
 
-    The client's dialer bounds how much of a response is read. httpx's timeouts are taken as one deadline, the longest of
-    them (none: `seconds_max`). HEAD and CONNECT are refused. Raises httpx.ConnectError and the like, with the reason in words.
+    The client's dialer bounds how much of a response is read; what is longer than is kept is an error. httpx's timeouts are
+    taken as one deadline, the longest of them (none: `seconds_max`). HEAD and CONNECT are refused. Raises httpx.ConnectError
+    and the like, with the reason in words.
     """
 
     def __init__(self, client: Client, seconds_max: float = 60.0) -> None:
@@ -32,8 +33,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request."""
-        if request.method in ("HEAD", "CONNECT"):
-            raise httpx.UnsupportedProtocol(f"{request.method} is not for this transport", request=request)
+        if request.method in ("HEAD", "CONNECT") or request.url.scheme not in ("http", "https"):
+            raise httpx.UnsupportedProtocol(f"{request.method} {request.url.scheme} is not for this transport", request=request)
         seconds = [value for value in request.extensions.get("timeout", {}).values() if value is not None]
         deadline = asyncio.get_running_loop().time() + max(seconds, default=self._seconds_max)
         data = _serialize(request, await request.aread())
@@ -41,8 +42,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
             response = await self._client.exchange(self._origin(request.url), data, deadline, _no_check)
         except WireError as error:
             raise _ERRORS.get(error.reason, httpx.ConnectError)(str(error), request=request) from error
-        if response.status is None or not response.complete:
-            raise httpx.RemoteProtocolError(response.note or "no response", request=request)
+        if response.status is None or not response.complete or len(response.body) < response.body_bytes:
+            raise httpx.RemoteProtocolError(response.note or "the body is longer than is kept", request=request)
         return httpx.Response(response.status, headers=headers(response.fields), stream=httpx.ByteStream(response.body))
 
     async def aclose(self) -> None:
@@ -50,7 +51,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         await self._client.aclose()
 
     def _origin(self, url: httpx.URL) -> Origin:
-        key = url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80)
+        key = url.scheme, url.raw_host.decode("ascii"), url.port or (443 if url.scheme == "https" else 80)
         if len(self._origins) >= ORIGINS_MAX:
             self._origins.clear()
         return self._origins.setdefault(key, Origin(*key))
@@ -67,5 +68,5 @@ def _serialize(request: httpx.Request, body: bytes) -> bytes:
     return b"\r\n".join(lines) + body
 
 
-async def _no_check() -> None:
+async def _no_check(_: bool) -> None:
     """Anything may be written at any time."""

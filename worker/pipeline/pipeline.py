@@ -171,9 +171,9 @@ class Pipeline:
             lead = self._sender.lead_seconds(delivery.endpoint.url)
             self._ready.put(delivery, self._database_clock.earliest(planned) - lead)
 
-    async def _check_before_write(self, delivery: Delivery) -> None:
+    async def _check_before_write(self, delivery: Delivery, *, again: bool) -> None:
         """The last look before the first byte: the lease holds, the endpoint may be sent to, the planned moment is now."""
-        if delivery.written and delivery.send_at is not None:
+        if again and delivery.send_at is not None:
             delivery.send_at = await self._plan_again(delivery)
         if delivery.send_at is not None and (early := self._database_clock.earliest(delivery.send_at) - self._clock()) > 0:
             await anyio.sleep(early)  # it was handed over early, to have its connection by now
@@ -183,10 +183,9 @@ class Pipeline:
         if now < self._quiet_until.get(delivery.endpoint.id, now):
             raise NotSentError("its endpoint has asked for quiet since it was claimed")
         if delivery.send_at is not None and now > self._database_clock.latest(delivery.send_at) + LATE_SECONDS_MAX:
-            if not delivery.parked:  # else it is its endpoint that is behind
+            if not (delivery.parked or again):  # else it is its endpoint that is behind, or the store
                 self._behind_until = now + BEHIND_SECONDS
             raise NotSentError("its planned moment has passed")
-        delivery.written = True
 
     async def _plan_again(self, delivery: Delivery) -> float:
         """Ask for another planned moment: a request that is written twice counts twice."""
@@ -224,7 +223,7 @@ class Pipeline:
                 exchange = Exchange(outcome="bad_endpoint", error=delivery.endpoint.problem)
             else:
                 exchange = await self._sender.send(
-                    self._request(delivery, delivery.payload), lambda: self._check_before_write(delivery)
+                    self._request(delivery, delivery.payload), lambda again: self._check_before_write(delivery, again=again)
                 )
         except NotSentError:
             self._release(delivery)

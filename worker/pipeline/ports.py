@@ -75,9 +75,9 @@ class Sender(Protocol):
     def lead_seconds(self, url: str, /) -> float:
         """How long before the first byte `send` should be called: 0 with a connection at hand, else the time to dial."""
 
-    async def send(self, request: Request, before_write: Callable[[], Awaitable[None]]) -> Exchange:
+    async def send(self, request: Request, before_write: Callable[[bool], Awaitable[None]]) -> Exchange:
         """Send, within the request's one deadline.
 
         `before_write` is awaited just before the first byte; it may wait for the planned moment, or raise NotSentError. It is
-        awaited again before the request is written once more, because a kept connection turned out to be closed.
+        awaited again, with True, before the request is written once more, because a kept connection turned out to be closed.
         """

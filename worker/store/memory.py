@@ -146,7 +146,8 @@ class MemoryStore(MemorySchedule):
         """See the port, and 200_claim.sql."""
         await anyio.lowlevel.checkpoint()
         batch, sched, now = self._batches.get(delivery.claim.id), self._endpoints[delivery.endpoint.id], self._clock()
-        if batch is None or delivery.id not in batch.deliveries or sched.not_before > now:
+        held = batch is not None and delivery.id in batch.deliveries
+        if not held or sched.state != "enabled" or sched.not_before > now:
             return None
         rate, burst = sched.limits(now)
         if rate is None:

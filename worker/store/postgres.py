@@ -4,6 +4,8 @@ import base64
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import anyio
+
 from worker.core.escape import escape
 from worker.core.headers import check_headers
 from worker.core.model import Claim, Delivery, Endpoint, Outcome
@@ -18,11 +20,12 @@ ENDPOINTS_CACHED_MAX = 10_000
 
 
 class PostgresStore:
-    """Four connections, so that claims, records, leases and housekeeping never wait for each other."""
+    """A connection each for claims, records, leases, housekeeping and repeated sends, which never wait for each other."""
 
     def __init__(self, dsn: str, worker: str, connect: Callable[[str], Database] = connect) -> None:
         self._worker = worker
-        self._claims, self._records, self._leases, self._house = (connect(dsn) for _ in range(4))
+        self._claims, self._records, self._leases, self._house, self._plans = (connect(dsn) for _ in range(5))
+        self._planning = anyio.Lock()
         self._sql = statements()
         self._endpoints: dict[int, tuple[tuple[int, list[Any]], Endpoint]] = {}
 
@@ -61,8 +64,9 @@ class PostgresStore:
 
     async def plan_again(self, delivery: Delivery) -> float | None:
         """See `worker.pipeline.ports.Store`."""
-        planned: float | None = await self._leases.value(self._sql["plan_again"], delivery.claim.id, delivery.id)
-        return planned
+        async with self._planning:  # any lane may ask
+            planned: float | None = await self._plans.value(self._sql["plan_again"], delivery.claim.id, delivery.id)
+            return planned
 
     async def has_due(self) -> bool:
         """See `worker.pipeline.ports.Store`."""
@@ -87,7 +91,7 @@ class PostgresStore:
 
     async def close(self) -> None:
         """Close the connections."""
-        for database in (self._claims, self._records, self._leases, self._house):
+        for database in (self._claims, self._records, self._leases, self._house, self._plans):
             await database.close()
 
     def _endpoint(self, id_: int, settings: dict[str, Any]) -> Endpoint:
