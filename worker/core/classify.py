@@ -9,6 +9,7 @@ HOLD_WITHOUT_HINT_SECONDS_MAX = 30.0
 
 _OVERLOADED = (429, 503)
 _GONE = 410
+_DELIVERED = Decision("delivered", "ok")
 
 
 def decide(delivery: Delivery, exchange: Exchange, now: float, chance: float) -> Decision:
@@ -20,7 +21,7 @@ def decide(delivery: Delivery, exchange: Exchange, now: float, chance: float) ->
     """
     status = exchange.status
     if status is not None and 200 <= status < 300:
-        return Decision("delivered", "ok")
+        return _DELIVERED
     outcome = "http_status" if status is not None else exchange.outcome
     if status == _GONE:
         return Decision("retry", outcome, disable_reason="the receiver answered 410 Gone")

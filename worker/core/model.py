@@ -59,7 +59,7 @@ class Delivery:
     """Whether it had to wait for a lane that its endpoint may have."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """One HTTP request, ready to be written: everything but the connection."""
 

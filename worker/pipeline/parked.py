@@ -4,7 +4,20 @@ import itertools
 from collections import OrderedDict, deque
 
 from worker.core.model import Delivery
-from worker.pipeline.lanes import SLOW_SECONDS, Account, Ground, Lanes, Standing, Tenant
+from worker.pipeline.lanes import (
+    FIRST,
+    LENT,
+    LENT_MORE,
+    MORE,
+    PROVEN,
+    SLOW,
+    SLOW_SECONDS,
+    TRIAL,
+    Account,
+    Ground,
+    Lanes,
+    Tenant,
+)
 from worker.pipeline.ports import Avoid
 
 AVOIDED_MAX = 500
@@ -30,11 +43,11 @@ def _share_of_lent(tenant: Tenant) -> tuple[float, float]:
 
 
 _HOLDS = {
-    Ground.FIRST: _share_of_lanes,
-    Ground.TRIAL: _share_of_trials,
-    Ground.MORE: _share_of_lanes,
-    Ground.LENT: _share_of_lent,
-    Ground.LENT_MORE: _share_of_lent,
+    FIRST: _share_of_lanes,
+    TRIAL: _share_of_trials,
+    MORE: _share_of_lanes,
+    LENT: _share_of_lent,
+    LENT_MORE: _share_of_lent,
 }
 
 
@@ -79,30 +92,31 @@ class Parked:
 
     def first(self) -> Account | None:
         """Return an endpoint that may have a lane now."""
-        without = [account for ground in (Ground.FIRST, Ground.TRIAL) if (account := self._first_on(ground))]
-        if without:
-            return min(without, key=lambda account: (_share_of_lanes(account.tenant), account.lined_up))
-        return self._first_on(Ground.MORE) or self._first_on(Ground.LENT) or self._first_on(Ground.LENT_MORE)
+        first, trial = self._first_on(FIRST), self._first_on(TRIAL)
+        if first is not None and trial is not None:
+            return min(first, trial, key=lambda account: (_share_of_lanes(account.tenant), account.lined_up))
+        return first or trial or self._first_on(MORE) or self._first_on(LENT) or self._first_on(LENT_MORE)
 
     def _first_on(self, ground: Ground) -> Account | None:
-        lanes, waiting = self._lanes, self._lines[ground]
+        waiting = self._lines[ground]
+        if not waiting:
+            return None
+        lanes = self._lanes
         for tenant in sorted(waiting, key=_HOLDS[ground]) if len(waiting) > 1 else waiting:
             if lanes.has_room(ground, tenant):
                 for account in waiting[tenant].values():
-                    if ground is not Ground.MORE or not lanes.holds_too_much(account):
+                    if ground is not MORE or not lanes.holds_too_much(account):
                         return account
         return None
 
     def surplus(self, now: float) -> list[Delivery]:
         """Take out what is to be given back: too much of it waits for endpoints that may get no lane soon."""
         surplus: list[Delivery] = []
-        unproven = [
-            account for endpoint in self._of if (account := self._lanes.known(endpoint)).standing is not Standing.PROVEN
-        ]
+        unproven = [account for endpoint in self._of if (account := self._lanes.known(endpoint)).standing is not PROVEN]
         room = self._most - self.count + sum(len(self._of[account.endpoint]) for account in unproven)
         slow_room = self._most // 2  # what hangs leaves some for what is unknown
         for account in unproven:
-            parked, slow = self._of[account.endpoint], account.standing is Standing.SLOW
+            parked, slow = self._of[account.endpoint], account.standing is SLOW
             kept = min(SLOW_KEPT, slow_room) if slow else UNSEEN_KEPT if not account.lanes else len(parked)
             kept = max(0, min(kept, room))
             if len(parked) > kept and (len(self._resting) < AVOIDED_MAX or account.endpoint in self._resting):
@@ -123,13 +137,13 @@ class Parked:
         self._resting = {endpoint: until for endpoint, until in self._resting.items() if until > now}
         endpoints = dict.fromkeys(self._resting)
         for endpoint, parked in self._of.items():
-            if known.known(endpoint).standing is not Standing.PROVEN or len(parked) >= enough:
+            if known.known(endpoint).standing is not PROVEN or len(parked) >= enough:
                 endpoints[endpoint] = None
         if known.lent >= known.slow_max:
             hopeless = (endpoint for endpoint, account in known.slow.items() if not account.may_show)
             endpoints |= dict.fromkeys(itertools.islice(hopeless, AVOIDED_MAX))
         tenants: dict[str, int] = {}
-        for ground in (Ground.FIRST, Ground.TRIAL):  # even endpoints without a lane wait: more of them would, too
+        for ground in (FIRST, TRIAL):  # even endpoints without a lane wait: more of them would, too
             for tenant, accounts in self._lines[ground].items():
                 tenants[tenant.name] = tenants.get(tenant.name, 0) + sum(len(self._of[endpoint]) for endpoint in accounts)
         part = max(1, self._most // max(4, 2 * len(tenants)))

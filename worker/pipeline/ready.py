@@ -86,11 +86,10 @@ class ReadyQueue:
             await self._wait_for_one()
 
     def done(self, delivery: Delivery, *, attempted: bool = True) -> None:
-        """Say that a lane is through with a delivery, and whether it was sent at all."""
+        """Say that a lane is through with a delivery, and whether it was sent at all. It then comes for the next one."""
         account = self._lanes.give_back(delivery, self._clock(), attempted=attempted)
         if self._parked.count:
             self._parked.line_up(account)
-            self._wake_lane_for_parked()
 
     def surplus(self) -> list[Delivery]:
         """Return what this worker should give back, since too much of it waits for endpoints that may get no lane soon."""
