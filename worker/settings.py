@@ -44,13 +44,26 @@ class Settings:
     database_url: str = field(repr=False)
     allow_networks: tuple[Network, ...] = ()
     allow_http: bool = False
+    transports: Path | None = None
+    """A file that describes how endpoints are reached; see `worker.http.transports`."""
 
     @classmethod
     def load(
-        cls, *, database_url: str | None = None, allow_networks: Sequence[str] | None = None, allow_http: bool | None = None
+        cls,
+        *,
+        database_url: str | None = None,
+        allow_networks: Sequence[str] | None = None,
+        allow_http: bool | None = None,
+        transports: str | None = None,
     ) -> "Settings":
         """Read the settings, given the flags; None is a flag that was not given. Raises ConfigurationError."""
-        return cls(read_database_url(database_url), read_allow_networks(allow_networks), read_allow_http(allow_http))
+        path = transports or os.environ.get("WEBHOOK_WORKER_TRANSPORTS")
+        return cls(
+            read_database_url(database_url),
+            read_allow_networks(allow_networks),
+            read_allow_http(allow_http),
+            Path(path) if path else None,
+        )
 
 
 def read_database_url(flag: str | None = None, environ: Mapping[str, str] | None = None) -> str:

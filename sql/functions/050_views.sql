@@ -3,7 +3,7 @@
 create or replace view webhook.endpoints as
 select e.id, e.tenant, e.url, e.event_types, s.state, s.state_reason, s.rate, s.burst, s.max_in_flight,
        e.timeout_seconds, s.circuit, e.created_at, s.in_flight, e.retry_seconds, e.headers,
-       case when s.not_before > now() then s.not_before end as not_before, s.failing_since, s.recovering_since
+       case when s.not_before > now() then s.not_before end as not_before, s.failing_since, s.recovering_since, e.transport
 from webhook.endpoint as e join webhook.endpoint_sched as s on s.endpoint_id = e.id;
 
 create or replace view webhook.events as

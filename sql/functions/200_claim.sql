@@ -353,7 +353,7 @@ begin
     ), config as (
         select e.id, e.timeout_seconds, json_build_object(
             'version', e.version, 'tenant', e.tenant, 'url', e.url, 'headers', e.headers,
-            'timeout', e.timeout_seconds, 'retry', e.retry_seconds,
+            'timeout', e.timeout_seconds, 'retry', e.retry_seconds, 'transport', e.transport,
             'keys', (select coalesce(json_agg(json_build_array(k.scheme, encode(k.secret, 'base64'), k.sealed_with) order by k.id desc), '[]')
                      from webhook.endpoint_key as k where k.endpoint_id = e.id and k.expires_at > started)) as settings
         from webhook.endpoint as e

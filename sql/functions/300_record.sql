@@ -100,7 +100,7 @@ begin
                                      when 'released' then i.run_at end as due_at,
                   case when t.disposition = 'delivered' then 'ok'
                        when t.disposition = 'released' or t.disable is not null or t.outcome in (
-                           'lease_expired', 'interrupted', 'internal_error', 'no_key', 'bad_endpoint', 'event_missing') then 'void'
+                           'lease_expired', 'interrupted', 'internal_error', 'no_key', 'no_transport', 'bad_endpoint', 'event_missing') then 'void'
                        else 'failed' end as verdict
     ), attempted as (
         insert into webhook.attempt

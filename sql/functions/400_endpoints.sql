@@ -1,7 +1,8 @@
 -- Operators and producer services manage endpoints through these; each leaves a row in webhook.audit.
 -- `settings` and `changes` are JSON objects of the columns a caller may choose:
 --   event_types (array of 'order.created', 'order.*' or '*'; empty: all), rate (a second; null: none), burst,
---   max_in_flight, timeout_seconds, retry_seconds (array), headers (object); in set_endpoint also url.
+--   max_in_flight, timeout_seconds, retry_seconds (array), headers (object), transport (a name in the workers' configuration);
+--   in set_endpoint also url.
 
 create or replace function webhook.create_endpoint(
     url text, tenant text default '', settings jsonb default '{}', keys text[] default null,
@@ -59,7 +60,7 @@ declare
     types text[];
 begin
     select string_agg(k, ', ') into unknown from jsonb_object_keys(changes) as k
-    where k not in ('url', 'event_types', 'rate', 'burst', 'max_in_flight', 'timeout_seconds', 'retry_seconds', 'headers');
+    where k not in ('url', 'event_types', 'rate', 'burst', 'max_in_flight', 'timeout_seconds', 'retry_seconds', 'headers', 'transport');
     if unknown is not null then
         raise exception 'webhook: an endpoint has no setting %', unknown using errcode = 'invalid_parameter_value';
     end if;
@@ -84,6 +85,7 @@ begin
         url = coalesce(changes ->> 'url', e.url),
         event_types = coalesce(types, e.event_types),
         headers = coalesce(changes -> 'headers', e.headers),
+        transport = coalesce(changes ->> 'transport', e.transport),
         timeout_seconds = coalesce((changes ->> 'timeout_seconds')::float8, e.timeout_seconds),
         retry_seconds = case when changes ? 'retry_seconds'
             then array(select jsonb_array_elements_text(changes -> 'retry_seconds')::float8) else e.retry_seconds end,

@@ -15,7 +15,7 @@ order by e.nth
 -- Endpoints, by id or by filters: id, tenant, state, cursor, rows.
 select e.id, e.tenant, e.url, e.event_types, e.state, e.state_reason, e.rate, e.burst, e.max_in_flight, e.timeout_seconds,
        e.circuit, e.created_at, e.in_flight, e.retry_seconds, e.headers::text as headers, e.not_before,
-       e.failing_since, e.recovering_since
+       e.failing_since, e.recovering_since, e.transport
 from webhook.endpoints as e
 where ($1::bigint is null or e.id = $1)
   and ($2::text is null or e.tenant = $2)

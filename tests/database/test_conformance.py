@@ -210,6 +210,20 @@ async def test_claim_carries_everything(bench: Bench) -> None:
     assert await bench.states() == [("in_flight", 1)]
 
 
+async def test_the_transport_comes_with_a_claim(bench: Bench) -> None:
+    """An endpoint says how it is reached; most do not."""
+    endpoint = await bench.add(transport="partner")
+    for expected in ("partner", "other"):
+        await bench.enqueue()
+        (delivery,) = await claim(bench.a)
+        assert expected == delivery.endpoint.transport
+        await record(bench.a, [delivery])
+        await bench.change(endpoint, transport="other")
+    await bench.add()
+    await bench.enqueue()
+    assert {"default", "other"} == {delivery.endpoint.transport for delivery in await claim(bench.a)}
+
+
 async def test_claimed_once(bench: Bench) -> None:
     """What one worker has claimed, nobody else gets."""
     await bench.add()

@@ -176,6 +176,7 @@ async def test_a_name_that_does_not_resolve_is_accepted_with_a_warning(
     [
         {"rate": 0}, {"rate": -1}, {"rate": float("nan")}, {"rate": float("inf")}, {"rate": "5"}, {"rate": True},
         {"rate": 9e-6}, {"rate": 1e6 + 1},
+        {"transport": "No name"}, {"transport": 1},
         {"burst": 0}, {"burst": 1.5}, {"burst": None}, {"max_in_flight": 0}, {"max_in_flight": 10**9},
         {"timeout_seconds": 0}, {"timeout_seconds": 301}, {"retry": "5 minutes"}, {"retry": "2y"}, {"retry": None},
         {"retry": "1s " * 101}, {"event_types": "order.*"}, {"event_types": ["*.created"]}, {"event_types": [1]},

@@ -96,6 +96,7 @@ async def test_bad_key(database: Database, key: str) -> None:
         ({"rate": "Infinity"}, "23514"),
         ({"rate": 1e-9}, "23514"),
         ({"burst": 0}, "23514"),
+        ({"transport": "No name"}, "23514"),
         ({"max_in_flight": 0}, "23514"),
         ({"timeout_seconds": 0}, "23514"),
         ({"timeout_seconds": 301}, "23514"),

@@ -397,6 +397,7 @@ def test_every_option_arrives(cli: Cli) -> None:
     options = [
         "--tenant", "acme", "--event-type", "order.*", "--event-type", "user.created", "--rate", "5", "--burst", "2",
         "--max-in-flight", "7", "--timeout", "4.5", "--retry", "5s 5m", "--header", "X-A: b:c",
+        "--transport", "partner-2",
     ]  # fmt: skip
     made = cli("endpoints", "add", URL, *options, "--format", "json").json
     record = cli("endpoints", "show", made["id"], "--format", "json").json
@@ -404,6 +405,7 @@ def test_every_option_arrives(cli: Cli) -> None:
     assert {
         "tenant": "acme", "event_types": ["order.*", "user.created"], "rate": 5, "burst": 2, "max_in_flight": 7,
         "timeout_seconds": 4.5, "retry_seconds": [5, 300], "headers": {"X-A": "***"}, "state": "enabled",
+        "transport": "partner-2",
     }.items() <= record.items()  # fmt: skip
 
 

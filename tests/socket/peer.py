@@ -28,8 +28,15 @@ Script = Callable[[anyio.abc.ByteStream, bytes], Awaitable[None]]
 class Peer:
     """A receiver that runs a script once it has read a request; it counts connections and keeps what it read."""
 
-    def __init__(self, script: Script, *, tls: str | None = None, tls_max: ssl.TLSVersion | None = None) -> None:
-        self.script, self.tls, self.tls_max = script, tls, tls_max
+    def __init__(
+        self,
+        script: Script,
+        *,
+        tls: str | None = None,
+        tls_max: ssl.TLSVersion | None = None,
+        client_ca: str | None = None,
+    ) -> None:
+        self.script, self.tls, self.tls_max, self.client_ca = script, tls, tls_max, client_ca
         self.resumed: list[bool] = []
         self.requests: list[bytes] = []
         self.streams: list[anyio.abc.ByteStream] = []
@@ -48,6 +55,9 @@ class Peer:
         if self.tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(CERTIFICATES / f"{self.tls}.pem")
+            if self.client_ca:
+                context.verify_mode = ssl.CERT_REQUIRED
+                context.load_verify_locations(CERTIFICATES / f"{self.client_ca}.pem")
             if self.tls_max:
                 context.maximum_version = self.tls_max
             listener = TLSListener(tcp, context, standard_compatible=False)
@@ -123,11 +133,17 @@ async def talking(
 ) -> AsyncIterator[tuple[Peer, HttpSender]]:
     """Run a receiver, and yield it with a sender that may reach it."""
     sender = HttpSender(Client(Dialer(Resolver(LOOPBACK), trusting), pool), allow_http=True)
-    peer = Peer(script, tls=tls, tls_max=tls_max)
-    async with anyio.create_task_group() as group:
-        await group.start(peer.serve)
+    async with serving(Peer(script, tls=tls, tls_max=tls_max)) as peer:
         yield peer, sender
         await sender.aclose()
+
+
+@asynccontextmanager
+async def serving(peer: Peer) -> AsyncIterator[Peer]:
+    """Run a receiver."""
+    async with anyio.create_task_group() as group:
+        await group.start(peer.serve)
+        yield peer
         group.cancel_scope.cancel()
 
 

@@ -114,7 +114,7 @@ class FakeSender:
         self.sent: list[Request] = []
         self._answer, self._connect = answer, connect
 
-    def lead_seconds(self, _: str) -> float:
+    def lead_seconds(self, _url: str, _transport: str) -> float:
         return 0.0
 
     async def send(self, request: Request, before_write: BeforeWrite) -> Exchange:
@@ -122,6 +122,9 @@ class FakeSender:
         await before_write(bool(self.sent) and self.sent[-1] is request)
         self.sent.append(request)
         return await self._answer(request) if self._answer else Exchange(200)
+
+    async def aclose(self) -> None:
+        return
 
     @property
     def bodies(self) -> list[bytes]:

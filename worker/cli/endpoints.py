@@ -41,6 +41,9 @@ Retry = Annotated[
     str | None,
     typer.Option("--retry", metavar="DELAYS", help="Default '5s 5m 30m 2h 5h 10h 14h 20h 24h'; none for no retries."),
 ]
+Transport = Annotated[
+    str | None, typer.Option("--transport", metavar="NAME", help="How workers reach it: a table of their --transports file.")
+]
 Headers = Annotated[list[str] | None, typer.Option("--header", metavar="'K: V'", help="Sent with every request (repeatable).")]
 
 
@@ -55,6 +58,7 @@ def add(
     timeout: Timeout = None,
     retry: Retry = None,
     header: Headers = None,
+    transport: Transport = None,
     key: Annotated[
         list[str] | None,
         typer.Option(
@@ -70,7 +74,7 @@ def add(
     format_: OutputFormat = Format.table,
 ) -> None:
     """Register an endpoint. Its signing key is shown once, now."""
-    settings = _settings(event_type, rate, burst, max_in_flight, timeout, retry, header)
+    settings = _settings(event_type, rate, burst, max_in_flight, timeout, retry, header, transport)
 
     async def work(endpoints: Endpoints) -> CreatedEndpoint:
         return await endpoints.create(url, tenant=tenant, keys=key or (), reason=reason, **settings)
@@ -127,6 +131,7 @@ def set_(
     timeout: Timeout = None,
     retry: Retry = None,
     header: Headers = None,
+    transport: Transport = None,
     no_headers: Annotated[bool, typer.Option("--no-headers", help="Remove all custom headers.")] = False,
     reason: Reason = "",
     allow_network: AllowNetwork = None,
@@ -135,7 +140,7 @@ def set_(
     format_: OutputFormat = Format.table,
 ) -> None:
     """Change what is given and leave the rest. --event-type and --header replace all of their kind."""
-    settings = _settings(event_type, rate, burst, max_in_flight, timeout, retry, header)
+    settings = _settings(event_type, rate, burst, max_in_flight, timeout, retry, header, transport)
     if no_headers:
         settings["headers"] = parse_headers(header or ())
     if url is None and not settings:
@@ -216,6 +221,7 @@ def _settings(
     timeout: float | None,
     retry: str | None,
     header: list[str] | None,
+    transport: str | None,
 ) -> EndpointSettings:
     """Return the settings that were given."""
     given: dict[str, Any] = {
@@ -225,6 +231,7 @@ def _settings(
         "timeout_seconds": timeout,
         "retry": "" if retry == "none" else retry,
         "headers": parse_headers(header) if header else None,
+        "transport": transport,
     }
     settings = cast("EndpointSettings", {name: value for name, value in given.items() if value is not None})
     if rate is not None:

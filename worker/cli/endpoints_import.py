@@ -31,7 +31,7 @@ def import_file(
     """Create an endpoint for each line.
 
     A line is an object of url and, as needed, tenant, event_types, rate, burst, max_in_flight, timeout_seconds, retry,
-    headers and keys. Good lines are applied and bad ones reported; the exit code is
+    headers, transport and keys. Good lines are applied and bad ones reported; the exit code is
     1 if any was bad. Keys are shown once, now.
     """
     with ExitStack() as stack:

@@ -28,7 +28,10 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         settings = Settings.load(
-            database_url=arguments.database_url, allow_networks=arguments.allow_network, allow_http=arguments.allow_http
+            database_url=arguments.database_url,
+            allow_networks=arguments.allow_network,
+            allow_http=arguments.allow_http,
+            transports=arguments.transports,
         )
         retention = read_retention({name: getattr(arguments, f"retain_{name}") for name in RETAINED})
     except ConfigurationError as error:
@@ -36,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
 
     import anyio
 
+    from worker.http.transports import TransportsError
     from worker.pipeline.limits import Limits
     from worker.service.serve import ServeOptions, serve
     from worker.store.database import DatabaseUnavailableError
@@ -52,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
         orderly = anyio.run(serve, options, backend="asyncio", backend_options={"use_uvloop": uvloop})
     except DatabaseUnavailableError as error:
         return _failed(error, ExitCode.DATABASE_UNREACHABLE)
-    except IncompatibleSchemaError as error:
+    except (IncompatibleSchemaError, TransportsError) as error:
         return _failed(error, ExitCode.CONFIGURATION)
     return ExitCode.OK if orderly else ExitCode.FAILED
 
@@ -83,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         "--allow-network", action="append", metavar="CIDR", help="let private addresses be dialled (repeatable)"
     )
     parser.add_argument("--allow-http", action=argparse.BooleanOptionalAction, help="let plain http:// be sent")
+    parser.add_argument("--transports", metavar="FILE", help="how endpoints are reached that need more than public TLS (TOML)")
     for name, kept in RETAINED.items():
         parser.add_argument(
             f"--retain-{name.replace('_', '-')}", metavar="D", help=f"how long {kept} are kept (30d; 'never' drops none)"

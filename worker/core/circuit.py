@@ -27,7 +27,9 @@ RECOVERY_RATE_FIRST = 2.0
 RECOVERY_DOUBLES_SECONDS = 2.0
 RECOVERY_SECONDS = 20.0
 
-OUR_OWN = frozenset({"lease_expired", "interrupted", "internal_error", "no_key", "bad_endpoint", "event_missing"})
+OUR_OWN = frozenset(
+    {"lease_expired", "interrupted", "internal_error", "no_key", "no_transport", "bad_endpoint", "event_missing"}
+)
 """Outcomes that say nothing of the receiver."""
 
 

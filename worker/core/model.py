@@ -13,7 +13,8 @@ Disposition = Literal["delivered", "retry", "dead", "released"]
 class Endpoint:
     """A URL that receives events, as the worker needs it: `version` rises with every change.
 
-    Without `keys` nothing is sent, since it would be unsigned; `problem` says why else nothing may be sent, if so.
+    Without `keys` nothing is sent, since it would be unsigned; `problem` says why else nothing may be sent, if so. `transport`
+    names how it is reached, in the workers' configuration.
     """
 
     id: int
@@ -25,6 +26,7 @@ class Endpoint:
     retry_seconds: tuple[float, ...]
     keys: tuple[SigningKey, ...]
     problem: str | None = None
+    transport: str = "default"
 
 
 @dataclass(slots=True)
@@ -67,6 +69,7 @@ class Request:
     headers: tuple[tuple[str, str], ...]
     body: bytes
     timeout_seconds: float
+    transport: str = "default"
 
 
 @dataclass(slots=True)

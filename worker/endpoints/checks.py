@@ -23,6 +23,7 @@ RETRIES_MAX = 100
 TENANT_BYTES_MAX = 255
 
 _EVENT_TYPE = re.compile(r"\*|[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*(?:\.\*)?")
+_TRANSPORT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _BOUNDS = {
     "rate": (1e-5, 1e6, "a number a second from 0.00001 to 1000000"),
     "burst": (1, 1e6, "a whole number from 1 to 1000000"),
@@ -46,6 +47,8 @@ def to_changes(settings: EndpointSettings) -> dict[str, Any]:
                 raise EndpointRefusedError(f"{event_type!r} is no event type to subscribe to, like order.created, order.* or *")
     if "headers" in changes:
         changes["headers"] = _headers(changes["headers"])
+    if "transport" in changes and not (isinstance(changes["transport"], str) and _TRANSPORT.fullmatch(changes["transport"])):
+        raise EndpointRefusedError(f"{changes['transport']!r} is no name of a transport, like partner-mtls: a-z, 0-9, _ . -")
     if "retry" in changes:
         changes["retry_seconds"] = _schedule(changes.pop("retry"))
     return changes

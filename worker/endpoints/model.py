@@ -28,6 +28,7 @@ class EndpointSettings(TypedDict, total=False):
     timeout_seconds: float  # one deadline for the whole request
     retry: str  # delays like '5s 5m 30m'; '' for no retries
     headers: Mapping[str, str]
+    transport: str  # how it is reached: a name in the workers' configuration, or 'default'
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class RegisteredEndpoint:
     not_before: datetime | None
     failing_since: datetime | None
     recovering_since: datetime | None
+    transport: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 
 import anyio
@@ -20,12 +20,13 @@ NEXT_ADDRESS_SECONDS = 0.25
 """How long one address is tried before the next one joins in (RFC 8305, section 8)."""
 
 
-def default_tls() -> ssl.SSLContext:
-    """Return a context that trusts certifi's roots and nothing from the environment (SSL_CERT_FILE and the like)."""
+def default_tls(ca_files: Iterable[str] = (certifi.where(),)) -> ssl.SSLContext:
+    """Return a context that trusts these roots, certifi's if nothing is said, and none that the environment names."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
-    context.load_verify_locations(certifi.where())
+    for ca_file in ca_files:
+        context.load_verify_locations(ca_file)
     return context
 
 

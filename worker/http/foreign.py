@@ -31,7 +31,7 @@ class ForeignSender:
 
         self._address = address
 
-    def lead_seconds(self, url: str) -> float:  # noqa: ARG002 - the port's
+    def lead_seconds(self, _url: str, _transport: str = "") -> float:
         """Return 0: how long such a transport dials is not known."""
         return 0.0
 

@@ -45,7 +45,7 @@ class HttpSender:
 
         self._target = target
 
-    def lead_seconds(self, url: str) -> float:
+    def lead_seconds(self, url: str, _: str = "") -> float:
         """Return how long dialling takes first, as far as is known: 0 with a kept connection."""
         try:
             origin = self._target(url).origin

@@ -168,7 +168,7 @@ class Pipeline:
         if planned is None:
             self._ready.put(delivery, None)
         else:
-            lead = self._sender.lead_seconds(delivery.endpoint.url)
+            lead = self._sender.lead_seconds(delivery.endpoint.url, delivery.endpoint.transport)
             self._ready.put(delivery, self._database_clock.earliest(planned) - lead)
 
     async def _check_before_write(self, delivery: Delivery, *, again: bool) -> None:
@@ -254,6 +254,7 @@ class Pipeline:
             ),
             payload,
             endpoint.timeout_seconds,
+            endpoint.transport,
         )
 
     # -- classify ----------------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ class Store(Protocol):
 class Sender(Protocol):
     """Carries one request. It never raises for what the network or the receiver does: that is in the Exchange."""
 
-    def lead_seconds(self, url: str, /) -> float:
+    def lead_seconds(self, url: str, transport: str, /) -> float:
         """How long before the first byte `send` should be called: 0 with a connection at hand, else the time to dial."""
 
     async def send(self, request: Request, before_write: Callable[[bool], Awaitable[None]]) -> Exchange:
@@ -81,3 +81,6 @@ class Sender(Protocol):
         `before_write` is awaited just before the first byte; it may wait for the planned moment, or raise NotSentError. It is
         awaited again, with True, before the request is written once more, because a kept connection turned out to be closed.
         """
+
+    async def aclose(self) -> None:
+        """Close what is open."""

@@ -11,10 +11,8 @@ import anyio
 
 from worker import __version__
 from worker.core.retention import Retention
-from worker.http.client import Client
-from worker.http.dial import Dialer
 from worker.http.resolver import Resolver
-from worker.http.sender import HttpSender
+from worker.http.transports import make_sender
 from worker.pipeline.limits import Limits
 from worker.pipeline.pipeline import Pipeline
 from worker.service.housekeeping import keep_house
@@ -41,13 +39,13 @@ class ServeOptions:
 async def serve(options: ServeOptions) -> bool:
     """Deliver until SIGTERM or SIGINT, or until nothing is due (`once`). True after an orderly end, False if cut short.
 
-    Raises DatabaseUnavailableError or IncompatibleSchemaError if it cannot start.
+    Raises DatabaseUnavailableError, IncompatibleSchemaError or TransportsError if it cannot start.
     """
     settings = options.settings
     schema = await _schema(settings.database_url)
     name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
     store = PostgresStore(settings.database_url, name)
-    sender = HttpSender(Client(Dialer(Resolver(settings.allow_networks))), allow_http=settings.allow_http)
+    sender = make_sender(settings.transports, Resolver(settings.allow_networks), allow_http=settings.allow_http)
     pipeline = Pipeline(
         store,
         sender,

@@ -21,7 +21,7 @@ EndpointState = Literal["enabled", "paused", "disabled"]
 DeliveryState = Literal["pending", "in_flight", "delivered", "dead", "cancelled"]
 
 _DEFAULT_RETRY = parse_schedule(DEFAULT_SCHEDULE)
-_CONFIG = frozenset({"url", "headers", "timeout_seconds", "retry_seconds", "keys"})
+_CONFIG = frozenset({"url", "headers", "timeout_seconds", "retry_seconds", "keys", "transport"})
 
 
 @dataclass(slots=True)

@@ -128,6 +128,7 @@ def _endpoint(id_: int, settings: dict[str, Any]) -> Endpoint:
         tuple(settings["retry"]),
         keys,
         problem,
+        settings["transport"],
     )
 
 

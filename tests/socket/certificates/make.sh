@@ -9,6 +9,8 @@ sign() { # NAME SUBJECT_ALT_NAME [DAYS-OPTIONS…]
     cat "$1.crt" "$1.key" >"$1.pem"; rm "$1.csr" "$1.crt" "$1.key"
 }
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500 -subj "/CN=test authority" -keyout ca.key -out ca.pem 2>/dev/null
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500 -subj "/CN=client" \
+    -keyout client-key.pem -out client.pem 2>/dev/null # receivers trust it by itself
 sign good DNS:localhost,IP:127.0.0.1 -days 36500
 sign wrong-host DNS:elsewhere.example -days 36500
 sign expired DNS:localhost,IP:127.0.0.1 -days -1
