@@ -8,7 +8,19 @@ import sys
 
 from benchmarks.report import Report, machine, print_table
 
-NAMES = ("burst", "claim-growth", "cold-start", "delivery", "fairness", "held-snapshot", "idle", "producers", "rate-audit")
+NAMES = (
+    "burst",
+    "claim-growth",
+    "cold-start",
+    "fairness",
+    "held-snapshot",
+    "idle",
+    "origins",
+    "producers",
+    "rate-audit",
+    "sender",
+    "steps",
+)
 
 
 def main() -> int:

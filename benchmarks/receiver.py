@@ -1,15 +1,23 @@
-"""A receiver that costs as little as Python can: it answers 200 to whatever looks like a request. Prints its port.
+"""A receiver that costs as little as Python can: it answers 200 to whatever looks like a request.
+
+    python -m benchmarks.receiver [LOG] [--tls CERTIFICATE] [--any]
+
+Prints its port, and then that of its TLS; and, for every line that it reads, how many requests it has answered.
 
 Paths that begin with `/fail/` are answered 500, `/slow/SECONDS/` after so long, `/hang/` never. With a file name it keeps a
 log, one line a request: path, monotonic seconds when it had arrived, webhook-id, and the payload's `"sent"` (nan: none).
 `arrivals.py` reads it.
 """
 
+import argparse
 import asyncio
 import os
 import re
+import resource
 import signal
+import ssl
 import sys
+import threading
 import time
 from contextlib import suppress
 from typing import cast
@@ -17,11 +25,11 @@ from typing import cast
 LENGTH = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
 MESSAGE = re.compile(rb"webhook-id: *([^\r]+)", re.IGNORECASE)
 SENT = re.compile(rb'"sent": *([0-9.]+)')
-LOG = sys.argv[1:]
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 FAILURE = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 2\r\n\r\nno"
 
-arrivals: list[tuple[bytes, float, bytes, bytes]] = []
+arrivals: list[tuple[bytes, float, bytes, bytes]] | None = None
+answered = 0
 
 
 class Connection(asyncio.Protocol):
@@ -40,7 +48,7 @@ class Connection(asyncio.Protocol):
             if len(self.buffer) < whole:
                 return
             path = self.buffer.split(b" ", 2)[1]
-            if LOG:
+            if arrivals is not None:
                 message, sent = MESSAGE.search(self.buffer, 0, end + 2), SENT.search(self.buffer, end, whole)
                 arrivals.append((path, time.monotonic(), message[1] if message else b"-", sent[1] if sent else b"nan"))
             self.buffer = self.buffer[whole:]
@@ -48,6 +56,8 @@ class Connection(asyncio.Protocol):
 
     def answer(self, path: bytes) -> None:
         """Do what the path says."""
+        global answered  # noqa: PLW0603 - a count for whoever asks
+        answered += 1
         kind, _, rest = path[1:].partition(b"/")
         if kind == b"slow":
             asyncio.get_running_loop().call_later(float(rest.partition(b"/")[0]), self.transport.write, ANSWER)
@@ -55,27 +65,51 @@ class Connection(asyncio.Protocol):
             self.transport.write(FAILURE if kind == b"fail" else ANSWER)
 
 
-async def main() -> None:
+async def main(log: str | None, certificate: str | None, address: str) -> None:
     """Serve for ever."""
+    global arrivals  # noqa: PLW0603 - this process is one receiver
+    arrivals = None if log is None else []
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     with suppress(PermissionError):  # it is the clock of the audits: it should not wait for a processor
         os.nice(-15)
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", 0, backlog=1000)
-    print(server.sockets[0].getsockname()[1], flush=True)
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    servers = [await loop.create_server(Connection, address, 0, backlog=10_000)]
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        servers.append(await loop.create_server(Connection, address, 0, ssl=context, backlog=10_000))
+    print(*(server.sockets[0].getsockname()[1] for server in servers), flush=True)
+    threading.Thread(target=_tell, daemon=True).start()
     await stop.wait()
-    server.close()
-    for name in LOG:
-        with open(name, "w") as file:  # noqa: ASYNC230, PTH123 - at the end
+    for server in servers:
+        server.close()
+    if log is not None:
+        with open(log, "w") as file:  # noqa: ASYNC230, PTH123 - at the end
             file.writelines(
-                f"{path.decode()} {at!r} {message.decode()} {sent.decode()}\n" for path, at, message, sent in arrivals
+                f"{path.decode()} {at!r} {message.decode()} {sent.decode()}\n" for path, at, message, sent in arrivals or ()
             )
+
+
+def _tell() -> None:
+    for _ in sys.stdin:
+        print(answered, flush=True)
+
+
+def _arguments() -> tuple[str | None, str | None, str]:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.receiver")
+    parser.add_argument("log", nargs="?")
+    parser.add_argument("--tls", metavar="CERTIFICATE")
+    parser.add_argument("--any", action="store_true", help="listen on every address, not only 127.0.0.1")
+    arguments = parser.parse_args()
+    return arguments.log, arguments.tls, "0.0.0.0" if arguments.any else "127.0.0.1"
 
 
 if __name__ == "__main__":
     try:
         import uvloop
     except ImportError:
-        asyncio.run(main())
+        asyncio.run(main(*_arguments()))
     else:
-        uvloop.run(main())
+        uvloop.run(main(*_arguments()))

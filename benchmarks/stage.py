@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import anyio
@@ -85,6 +86,42 @@ def receiver(*log: str) -> Iterator[int]:
             process.terminate()
 
 
+CERTIFICATES = ROOT / "tests/socket/certificates"
+
+
+class CountingReceiver:
+    """A receiver, plain and TLS, that can be asked how many requests it has answered."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        self._out, self._in = process.stdout, process.stdin
+        self.port, self.tls_port = map(int, self._out.readline().split())
+
+    def count(self) -> int:
+        """Ask."""
+        self._in.write("\n")
+        self._in.flush()
+        return int(self._out.readline())
+
+
+@contextmanager
+def counting_receiver() -> Iterator[CountingReceiver]:
+    """Run a receiver on all of 127.0.0.0/8, with the tests' certificate for localhost."""
+    command = [sys.executable, "-m", "benchmarks.receiver", "--any", "--tls", str(CERTIFICATES / "good.pem")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as process:
+        try:
+            yield CountingReceiver(process)
+        finally:
+            process.terminate()
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return what a running process has used until now, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @dataclass
 class Ended:
     """A finished process: exit status, seconds of CPU, peak memory in MB."""
@@ -135,3 +172,35 @@ def worker_environment(dsn: str) -> dict[str, str]:
         "WEBHOOK_WORKER_ALLOW_NETWORKS": "127.0.0.0/8",
         "WEBHOOK_WORKER_ALLOW_HTTP": "1",
     }
+
+
+SAMPLE_SECONDS = 0.1
+PATIENCE_SECONDS = 180.0
+
+
+class Cost(NamedTuple):
+    """Of the steady part of a run."""
+
+    cpu_us: float
+    per_second: float
+
+
+def steady_cost(worker: subprocess.Popen[bytes], receiver: CountingReceiver, before: int, count: int, warm_up: float) -> Cost:
+    """Wait until a worker has delivered `count` more than `before`; measure after the part `warm_up` of them."""
+    marks = wait_for(worker, receiver, before + count)
+    first = next(mark for mark in marks if mark[0] - before >= warm_up * count)
+    last = next(mark for mark in reversed(marks) if mark[0] - before <= 0.98 * count)
+    done = last[0] - first[0]
+    return Cost((last[2] - first[2]) / done * 1e6, done / (last[1] - first[1]))
+
+
+def wait_for(worker: subprocess.Popen[bytes], receiver: CountingReceiver, count: int) -> list[tuple[int, float, float]]:
+    """Wait until the receiver has answered so many; return (answered, monotonic time, the worker's CPU seconds) on the way."""
+    marks: list[tuple[int, float, float]] = []
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not marks or marks[-1][0] < count:
+        time.sleep(SAMPLE_SECONDS)
+        marks.append((receiver.count(), time.monotonic(), cpu_seconds(worker.pid)))
+        if worker.poll() is not None or marks[-1][1] > deadline:
+            raise RuntimeError(f"the worker had delivered {marks[-1][0]} of {count} after {PATIENCE_SECONDS:g} s")
+    return marks

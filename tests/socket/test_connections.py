@@ -3,7 +3,7 @@
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 import anyio
@@ -12,13 +12,13 @@ import anyio.lowlevel
 import httpx
 import pytest
 from anyio.streams.tls import TLSStream
-from peer import LOOPBACK, OK, Peer, Script, answer, answer_and_close, send, talking, trusting
+from peer import LOOPBACK, OK, Peer, Script, answer, answer_and_close, send, serving, talking, trusting
 
 from worker.core.model import Request
 from worker.http import pool
 from worker.http import tls as tls_module
 from worker.http.client import Client
-from worker.http.connection import WireError
+from worker.http.connection import Connection, WireError
 from worker.http.dial import Dialer
 from worker.http.foreign import ForeignSender
 from worker.http.pool import Origin, Pool
@@ -104,19 +104,27 @@ async def test_a_second_writing_may_be_refused() -> None:
 
 async def test_a_connection_closed_while_it_waits_is_replaced() -> None:
     """A planned moment may come after the receiver has lost its patience with a connection on which nothing was written."""
-    async with talking(in_turn(OK, OK)) as (peer, sender):
-        closed = anyio.Event()
+    dialled: list[Connection] = []
 
-        async def before_write(again: bool) -> None:
-            assert not again  # nothing was written
-            if peer.connections == 1 and not closed.is_set():
-                closed.set()
-                for connection in list(peer.streams):
-                    await connection.aclose()
-                await anyio.wait_all_tasks_blocked()
+    class Dialing(Dialer):
+        async def dial(self, origin: Origin, lost: Callable[[Connection], None], deadline: float) -> Connection:
+            dialled.append(await super().dial(origin, lost, deadline))
+            return dialled[-1]
 
+    async def before_write(again: bool) -> None:
+        assert not again  # not a byte was written
+        if len(dialled) == 1:
+            while not peer.streams:
+                await anyio.lowlevel.checkpoint()
+            await peer.streams[0].aclose()
+            while dialled[0].reusable:
+                await anyio.lowlevel.checkpoint()
+
+    async with serving(Peer(in_turn(OK, OK))) as peer:
+        sender = HttpSender(Client(Dialing(Resolver(LOOPBACK))), allow_http=True)
         exchange = await sender.send(Request(peer.url, (), b"{}", 5.0), before_write)
         assert (200, None, 2, 1) == (exchange.status, exchange.error, peer.connections, len(peer.requests))
+        await sender.aclose()
 
 
 @BOTH
@@ -131,19 +139,25 @@ async def test_what_comes_unasked_closes_a_kept_connection(tls: str | None) -> N
 
 
 async def test_idle_connections_are_bounded_in_all() -> None:
-    """The one that was idle for longest goes first, whatever its origin."""
+    """When there are too many, the one that was idle for longest goes; but nobody's only one for another's second."""
     connections = Pool(idle_max=2)
-    async with talking(answer(OK), pool=connections) as (peer, sender):
-        other = peer.url.replace("localhost", "127.0.0.1")
-        await send(sender, other)
+    async with serving(Peer(answer(OK))) as peer:
+        sender = HttpSender(Client(Dialer(Resolver(LOOPBACK, lambda _: ["127.0.0.1"])), connections), allow_http=True)
+        urls = [peer.url.replace("localhost", name) for name in ("a.example", "b.example", "c.example")]
+        await send(sender, urls[0])
         async with anyio.create_task_group() as group:
             for _ in range(4):
-                group.start_soon(send, sender, peer.url)
+                group.start_soon(send, sender, urls[1])
         assert (2, 5) == (len(connections), peer.connections)
-        await send(sender, peer.url)
-        assert 5 == peer.connections
-        await send(sender, other)
+        for url in urls[:2]:
+            await send(sender, url)
+        assert (2, 5) == (len(connections), peer.connections)
+        await send(sender, urls[2])  # takes the place of the first
+        await send(sender, urls[1])
         assert (2, 6) == (len(connections), peer.connections)
+        await send(sender, urls[0])
+        assert (2, 7) == (len(connections), peer.connections)
+        await sender.aclose()
     assert 0 == len(connections)
 
 

@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from benchmarks import burst, fairness, held_snapshot, idle
+from benchmarks import burst, fairness, held_snapshot, idle, origins, sender, steps
 from benchmarks.arrivals import Arrival, first_arrivals, latencies, percentile
+from benchmarks.stage import Cost
 from worker.store.postgres import PostgresStore
 
 EVENTS = 10
@@ -80,3 +81,39 @@ def test_idle_is_judged(worse: str) -> None:
     """Each of its four figures can fail it, on either runtime."""
     good = {"transactions_per_second": 50.0, "cpu_percent": 2.0, "p99_ms": 49.9, "missing": 0}
     assert [idle._judge([good, good]).holds, idle._judge([good, {**good, worse: 50.1}]).holds] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("plain", "tls", "resumed", "holds"),
+    [(14.0, 21.0, 75.0, True), (14.1, 20.0, 75.0, False), (14.0, 21.1, 75.0, False), (14.0, 21.0, 75.1, False)],
+    ids=["good", "dear", "dear TLS", "dear handshake"],
+)
+def test_sender_is_judged(plain: float, tls: float, resumed: float, *, holds: bool) -> None:
+    """Each of its three ratios can fail it, on one runtime alone; one bad round of three does not."""
+
+    def one(plain: float, tls: float, resumed: float) -> sender.Round:
+        return sender.Round(Cost(10.0, 1.0), Cost(plain, 1.0), Cost(tls, 1.0), 100.0, resumed)
+
+    good, judged = one(14.0, 21.0, 75.0), one(plain, tls, resumed)
+    textbook = {"CPython": Cost(300.0, 1.0)}
+    assert sender._judge({"CPython": [good], "PyPy": [judged]}, textbook).holds == holds
+    assert sender._judge({"CPython": [good, judged, good]}, textbook).holds
+
+
+@pytest.mark.parametrize(("us", "holds"), [(0.0, True), (0.2, False)])
+def test_steps_are_judged(us: float, *, holds: bool) -> None:
+    """What is part of another step does not count twice."""
+    figures = {name: {"a": budget - 0.1, f"{steps.PART}b": 5.0, "c": us} for name, budget in steps.BUDGET_US.items()}
+    assert steps._judge(figures).holds == holds
+
+
+@pytest.mark.parametrize(
+    ("cpu_us", "files", "rss_mb", "holds"),
+    [(20.0, 120, 60.0, True), (20.1, 100, 50.0, False), (20.0, 121, 50.0, False), (20.0, 100, 60.1, False)],
+    ids=["good", "dear", "files", "memory"],
+)
+def test_origins_are_judged(cpu_us: float, files: int, rss_mb: float, *, holds: bool) -> None:
+    """Cost, files and memory can each fail it."""
+    few = origins.Measured(Cost(10.0, 1.0), (100, 100), (50.0, 50.0))
+    many = origins.Measured(Cost(cpu_us, 1.0), (100, files), (50.0, rss_mb))
+    assert origins._judge({"CPython": {"few": few, "many": many}}).holds == holds

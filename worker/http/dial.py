@@ -62,7 +62,7 @@ class Dialer:
             with anyio.fail_after(seconds):
                 addresses = await self._resolver.resolve(origin.host)
                 step = "connect"
-                connection = await _connect(lambda: self._connection(origin, lost), addresses, origin.port)
+                connection = await _Race(lambda: self._connection(origin, lost), origin.port).first(addresses)
                 step = "tls_handshake"
                 await connection.ready()
         except TimeoutError:
@@ -81,39 +81,54 @@ class Dialer:
         return TLSConnection(origin, lost, self._body_max, self._kept_max, self._tls)
 
 
-async def _connect(make: Callable[[], Connection], addresses: Sequence[str], port: int) -> Connection:
-    """Return the first connection that stands, trying one address after another, and soon several at once (RFC 8305)."""
-    loop = asyncio.get_running_loop()
-    connected: list[Connection] = []
-    failures: list[str] = []
+class _Race:
+    """Addresses tried one after another, and soon several at once, until a connection stands (RFC 8305)."""
 
-    async def attempt(address: str, over: anyio.Event) -> None:
-        try:
-            connection = make()
-            await loop.create_connection(lambda: connection, address, port)
-        except (OSError, ValueError) as error:  # ValueError: TLS cannot name such a host
-            failures.append(f"{address}: {getattr(error, 'strerror', None) or error}")
+    def __init__(self, make: Callable[[], Connection], port: int) -> None:
+        self._make, self._port = make, port
+        self._connected: list[Connection] = []
+        self._failures: list[str] = []
+
+    async def first(self, addresses: Sequence[str]) -> Connection:
+        """Return the first connection that stands; WireError if none does."""
+        if len(addresses) == 1:
+            await self._attempt(addresses[0])
         else:
-            connected.append(connection)
-            everyone.cancel_scope.cancel()
-        over.set()
+            try:
+                await self._start(addresses)
+            except BaseException:
+                self._abort(0)
+                raise
+            self._abort(1)
+        if not self._connected:
+            raise WireError("connect", f"no connection to port {self._port} ({'; '.join(self._failures)})")
+        return self._connected[0]
 
-    try:
-        async with anyio.create_task_group() as everyone:
+    async def _start(self, addresses: Sequence[str]) -> None:
+        async with anyio.create_task_group() as runners:
             for address in _alternating(addresses):
                 over = anyio.Event()
-                everyone.start_soon(attempt, address, over)
+                runners.start_soon(self._run, address, over, runners.cancel_scope)
                 with anyio.move_on_after(NEXT_ADDRESS_SECONDS):
                     await over.wait()
-    except BaseException:
-        for connection in connected:
+
+    async def _run(self, address: str, over: anyio.Event, race: anyio.CancelScope) -> None:
+        await self._attempt(address)
+        if self._connected:
+            race.cancel()
+        over.set()
+
+    async def _attempt(self, address: str) -> None:
+        try:
+            connection = self._make()
+            await asyncio.get_running_loop().create_connection(lambda: connection, address, self._port)
+            self._connected.append(connection)
+        except (OSError, ValueError) as error:  # ValueError: TLS cannot name such a host
+            self._failures.append(f"{address}: {getattr(error, 'strerror', None) or error}")
+
+    def _abort(self, kept: int) -> None:
+        for connection in self._connected[kept:]:
             connection.abort()
-        raise
-    for too_many in connected[1:]:
-        too_many.abort()
-    if not connected:
-        raise WireError("connect", f"no connection to port {port} ({'; '.join(failures)})")
-    return connected[0]
 
 
 def _alternating(addresses: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from ssl import SSLSession
 
 from worker.http.connection import Connection
 
-IDLE_MAX = 1000
+IDLE_MAX = 10_000
 IDLE_SECONDS_MAX = 30.0
 AGE_SECONDS_MAX = 600.0
 """So that a receiver which moves to other addresses is followed."""
@@ -55,11 +55,14 @@ class Pool:
         if self._closed or not connection.reusable or now - connection.since > AGE_SECONDS_MAX:
             connection.close()
             return
+        if len(self._idle) >= self._idle_max:  # one for each of many origins is worth more than several for one
+            if connection.origin.idle or not self._idle:
+                connection.close()
+                return
+            self._close(next(iter(self._idle)))
         connection.idle_since = now
         connection.origin.idle.append(connection)
         self._idle[connection] = None
-        if len(self._idle) > self._idle_max:
-            self._close(next(iter(self._idle)))
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(IDLE_SECONDS_MAX, self._close_expired)
 

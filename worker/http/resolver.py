@@ -5,6 +5,8 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import lru_cache
+from ipaddress import ip_address
 from typing import Any
 
 import anyio
@@ -39,6 +41,15 @@ class _Name:
         self.asking: asyncio.Task[None] | None = None
 
 
+@lru_cache(KEPT_MAX)
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def look_up(host: str) -> list[str]:
     """Ask the system, in the order in which it would have us try (RFC 6724). OSError or UnicodeError if it does not know."""
     return [str(answer[4][0]) for answer in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
@@ -48,21 +59,17 @@ class Resolver:
     """Resolves and judges. One bad answer spoils them all: a name that mixes them is not to be trusted."""
 
     def __init__(self, allow: Sequence[Network] = (), look_up: Callable[[str], list[str]] = look_up) -> None:
-        self._allow, self._look_up = allow, look_up
+        self._look_up = look_up
+        self._judge = lru_cache(KEPT_MAX)(lambda address: judge(address, allow))
         self._names: dict[str, _Name] = {}
         self._asking: set[asyncio.Task[None]] = set()
         self._limits: dict[bool | None, anyio.CapacityLimiter] = {}
 
     async def resolve(self, host: str) -> list[str]:
         """Return the addresses that may be dialled, in order. WireError: `dns`, or `blocked_address` with the rule."""
-        try:
-            judge(host)
-        except ValueError:
-            addresses = await self._answers(host)
-        else:
-            addresses = [host]
+        addresses = [host] if _is_address(host) else await self._answers(host)
         for address in addresses:
-            if rule := judge(address, self._allow):
+            if rule := self._judge(address):
                 raise WireError("blocked_address", f"{host} is {address}, which is denied ({rule})")
         return addresses
 

@@ -23,6 +23,7 @@ import certifi
 from worker.core.model import Exchange, Request
 from worker.http.client import Client
 from worker.http.dial import Dialer, default_tls
+from worker.http.pool import IDLE_MAX, Pool
 from worker.http.resolver import Resolver
 from worker.http.sender import HttpSender
 from worker.pipeline.ports import Sender
@@ -60,13 +61,17 @@ class SenderByTransport:
             await sender.aclose()
 
 
-def make_sender(path: Path | None, resolver: Resolver, *, allow_http: bool) -> SenderByTransport:
-    """Make the senders that a file describes, and the default one. TransportsError if it cannot be used."""
-    entries = {} if path is None else _read(path)
+def make_sender(path: Path | None, resolver: Resolver, *, allow_http: bool, idle_max: int = IDLE_MAX) -> SenderByTransport:
+    """Make the senders that a file describes, and the default one. TransportsError if it cannot be used.
+
+    Together they keep up to `idle_max` connections.
+    """
+    entries = {DEFAULT: {}, **({} if path is None else _read(path))}
+    directory = Path() if path is None else path.parent
     senders: dict[str, Sender] = {}
-    for name, entry in {DEFAULT: {}, **entries}.items():
+    for name, entry in entries.items():
         try:
-            senders[name] = _sender(entry, Path() if path is None else path.parent, resolver, allow_http=allow_http)
+            senders[name] = _sender(entry, directory, resolver, Pool(max(1, idle_max // len(entries))), allow_http=allow_http)
         except Exception as error:
             raise TransportsError(f"transport {name!r} of {path}: {error}") from error
     return SenderByTransport(senders)
@@ -83,7 +88,7 @@ def _read(path: Path) -> dict[str, Any]:
     return entries
 
 
-def _sender(entry: Mapping[str, Any], directory: Path, resolver: Resolver, *, allow_http: bool) -> Sender:
+def _sender(entry: Mapping[str, Any], directory: Path, resolver: Resolver, pool: Pool, *, allow_http: bool) -> Sender:
     if "factory" in entry:
         if unknown := set(entry) - {"factory"}:
             raise ValueError(f"with a factory there is no {', '.join(sorted(unknown))}")
@@ -96,9 +101,9 @@ def _sender(entry: Mapping[str, Any], directory: Path, resolver: Resolver, *, al
             f"there is no setting {', '.join(sorted(unknown))}; there are factory, {', '.join(sorted(_TLS_SETTINGS))}"
         )
     if not entry:
-        return HttpSender(Client(Dialer(resolver)), allow_http=allow_http)
+        return HttpSender(Client(Dialer(resolver), pool), allow_http=allow_http)
     tls = _tls(entry, directory)
-    return HttpSender(Client(Dialer(resolver, lambda: tls)), allow_http=allow_http)
+    return HttpSender(Client(Dialer(resolver, lambda: tls), pool), allow_http=allow_http)
 
 
 def _tls(entry: Mapping[str, Any], directory: Path) -> ssl.SSLContext:

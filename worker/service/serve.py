@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -11,6 +12,7 @@ import anyio
 
 from worker import __version__
 from worker.core.retention import Retention
+from worker.http.pool import IDLE_MAX
 from worker.http.resolver import Resolver
 from worker.http.transports import make_sender
 from worker.pipeline.limits import Limits
@@ -45,7 +47,10 @@ async def serve(options: ServeOptions) -> bool:
     schema = await _schema(settings.database_url)
     name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
     store = PostgresStore(settings.database_url, name)
-    sender = make_sender(settings.transports, Resolver(settings.allow_networks), allow_http=settings.allow_http)
+    idle_max = _idle_connections_max(options.limits.concurrency)
+    sender = make_sender(
+        settings.transports, Resolver(settings.allow_networks), allow_http=settings.allow_http, idle_max=idle_max
+    )
     pipeline = Pipeline(
         store,
         sender,
@@ -72,6 +77,16 @@ async def serve(options: ServeOptions) -> bool:
         counts.delivered, counts.retried, counts.dead, counts.released, pipeline.fenced, pipeline.in_hand,
     )  # fmt: skip
     return not pipeline.in_hand
+
+
+def _idle_connections_max(lanes: int) -> int:
+    """Ask for as many open files as this process may have; return how many of them kept connections may take: half."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = 4 * IDLE_MAX if hard == resource.RLIM_INFINITY else hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    if lanes > files // 2:
+        log.warning("%d lanes may need more than the %d files that this process may open: raise LimitNOFILE", lanes, files)
+    return min(IDLE_MAX, files // 2)
 
 
 async def _schema(dsn: str) -> Schema:
