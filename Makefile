@@ -43,7 +43,7 @@ format: install ## let ruff format and mend
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-BENCHMARKS := cold-start idle steps sender origins burst fairness claim-growth producers rate-audit held-snapshot
+BENCHMARKS := cold-start idle steps sender origins burst fairness fan-out claim-growth producers rate-audit held-snapshot
 
 bench: install ## every benchmark with its target, about an hour (ARGS=--quick, ARGS='--scale 0.1'): fails if one does not hold
 	@failed=; for name in $(BENCHMARKS); do \

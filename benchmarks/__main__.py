@@ -13,6 +13,7 @@ NAMES = (
     "claim-growth",
     "cold-start",
     "fairness",
+    "fan-out",
     "held-snapshot",
     "idle",
     "origins",

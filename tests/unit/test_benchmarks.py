@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmarks import burst, fairness, held_snapshot, idle, origins, sender, steps
+from benchmarks import burst, fairness, fan_out, held_snapshot, idle, origins, sender, steps
 from benchmarks.arrivals import Arrival, first_arrivals, latencies, percentile
 from benchmarks.stage import Cost
 from worker.store.postgres import PostgresStore
@@ -117,3 +117,14 @@ def test_origins_are_judged(cpu_us: float, files: int, rss_mb: float, *, holds: 
     few = origins.Measured(Cost(10.0, 1.0), (100, 100), (50.0, 50.0))
     many = origins.Measured(Cost(cpu_us, 1.0), (100, files), (50.0, rss_mb))
     assert origins._judge({"CPython": {"few": few, "many": many}}).holds == holds
+
+
+@pytest.mark.parametrize(
+    ("enqueue_ms", "seconds", "wrong", "holds"),
+    [(10.0, 5.0, 0, True), (10.1, 5.0, 0, False), (10.0, 5.1, 0, False), (10.0, 5.0, 1, False)],
+    ids=["good", "producer", "workers", "duplicate"],
+)
+def test_fan_out_is_judged(enqueue_ms: float, seconds: float, wrong: int, *, holds: bool) -> None:
+    """A producer that waits, slow workers, and a delivery too many or too few each fail it."""
+    row = {"enqueue_ms_median": enqueue_ms, "workers_seconds_median": seconds, "wrong_endpoints": wrong}
+    assert fan_out._judge([row]).holds == holds
