@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
@@ -579,12 +580,12 @@ async def test_rate_is_used(bench: Bench) -> None:
     await bench.add(rate=20, burst=1)
     for _ in range(60):
         await bench.enqueue()
-    sent = 0
+    sent, began = 0, time.monotonic()
     for _ in range(20):
         deliveries = await claim(bench.a)
         sent += await record(bench.a, deliveries) if deliveries else 0
         await bench.pass_time(0.1)
-    assert 40 <= sent <= 54
+    assert 40 <= sent <= 54 + 20 * (time.monotonic() - began)  # in Postgres real time passes as well
 
 
 @pytest.mark.parametrize("rate", [None, 100])

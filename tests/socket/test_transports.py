@@ -95,7 +95,7 @@ async def test_the_default_can_be_changed(tmp_path: Path) -> None:
         ("[a", "cannot be read"),
         ("a = 1", "outside of any table"),
         ("[a]\nca_file = 'x'", "transport 'a' .*: there is no setting ca_file; there are factory, ca_files"),
-        ("[a]\nca_files = ['missing.pem']", "transport 'a' .*No such file"),
+        ("[a]\nca_files = ['missing.pem']", "transport 'a' .*there is no file .*missing.pem"),
         ("[a]\nca_files = ['transports.toml']", "transport 'a' "),
         ("[a]\ncertificate_file = 'client.pem'", "transport 'a' "),
         ("[a]\nkey_file = 'client-key.pem'", "a key_file needs a certificate_file"),

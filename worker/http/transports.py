@@ -109,13 +109,19 @@ def _sender(entry: Mapping[str, Any], directory: Path, resolver: Resolver, pool:
 def _tls(entry: Mapping[str, Any], directory: Path) -> ssl.SSLContext:
     context = default_tls(() if "ca_files" in entry else (certifi.where(),))
     for name in entry.get("ca_files", ()):
-        context.load_verify_locations(certifi.where() if name == "public" else directory / name)
+        context.load_verify_locations(certifi.where() if name == "public" else _existing(directory / name))
     if "certificate_file" in entry:
-        key = directory / entry["key_file"] if "key_file" in entry else None
-        context.load_cert_chain(directory / entry["certificate_file"], key, password=_no_password)
+        key = _existing(directory / entry["key_file"]) if "key_file" in entry else None
+        context.load_cert_chain(_existing(directory / entry["certificate_file"]), key, password=_no_password)
     elif "key_file" in entry:
         raise ValueError("a key_file needs a certificate_file")
     return context
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():  # OpenSSL's own message does not say which
+        raise ValueError(f"there is no file {path}")
+    return path
 
 
 def _no_password() -> str:
