@@ -18,7 +18,7 @@ from worker.http.pool import Origin, Pool
 from worker.http.resolver import Resolver
 
 ROUND = 50
-REQUEST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+REQUEST = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n"
 
 
 async def main(port: int, count: int) -> None:
@@ -29,7 +29,7 @@ async def main(port: int, count: int) -> None:
 
     client = Client(Dialer(Resolver(parse_networks("127.0.0.0/8")), trust), Pool(idle_max=0))
     loop = asyncio.get_running_loop()
-    origin = Origin("https", "localhost", port)
+    origin = Origin("https", "127.0.0.1", port)
 
     async def yes(_: bool) -> None:
         return
@@ -57,4 +57,10 @@ async def main(port: int, count: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))
+    work = main(int(sys.argv[1]), int(sys.argv[2]))
+    if sys.implementation.name == "pypy":  # the loop that a worker has here
+        asyncio.run(work)
+    else:
+        import uvloop
+
+        uvloop.run(work)

@@ -80,6 +80,10 @@ class Connection(asyncio.Protocol):
             self.abort()
         return response
 
+    def rest(self, now: float) -> None:
+        """Wait for the next exchange, from `now` on the loop's clock."""
+        self.idle_since = now
+
     def close(self) -> None:
         """Close in good order."""
         self.reusable = False

@@ -60,7 +60,7 @@ class Pool:
                 connection.close()
                 return
             self._close(next(iter(self._idle)))
-        connection.idle_since = now
+        connection.rest(now)
         connection.origin.idle.append(connection)
         self._idle[connection] = None
         if self._sweep is None:

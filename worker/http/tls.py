@@ -60,6 +60,11 @@ class TLSConnection(Connection):
             self.abort()
             raise self._failure
 
+    def rest(self, now: float) -> None:
+        """Wait for the next exchange; with the handshake done, should nothing have been written since."""
+        super().rest(now)
+        self._flush()
+
     def close(self) -> None:
         """Close in good order: say so first, or what came before could have been cut off (RFC 8446, section 6.1)."""
         if self.reusable:
@@ -124,7 +129,8 @@ class TLSConnection(Connection):
             self._flush()  # the alert that tells the peer why
             self._fail(tls_error(error))
         else:
-            self._flush()
+            if self._tls.version() != "TLSv1.3":
+                self._flush()  # in TLS 1.3 our last word of the handshake goes out with the request, in one write
             self._shaken.set_result(None)
 
     def _fail(self, failure: WireError) -> None:
