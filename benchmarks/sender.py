@@ -41,6 +41,7 @@ TARGET = (
 DELIVERIES = {"CPython": (40_000, 40_000), "PyPy": (120_000, 60_000)}
 """Plain and TLS, of which the first part warms up."""
 
+QUICK = 0.6
 WARM_UP = 0.6
 
 
@@ -62,7 +63,7 @@ def run(*, quick: bool, scale: float) -> Report:
         on_database(dsn, lambda database: _add_endpoints(database, receiver))
         for _ in range(1 if quick else 3):
             for name, python in interpreters().items():
-                rounds.setdefault(name, []).append(_round(dsn, name, python, receiver, scale))
+                rounds.setdefault(name, []).append(_round(dsn, name, python, receiver, scale * QUICK if quick else scale))
                 progress(f"{name}: {rounds[name][-1]}")
         for name, python in interpreters().items():
             if name == "CPython" or not quick:
@@ -184,7 +185,7 @@ def _printed(done: "subprocess.CompletedProcess[str]", name: str) -> Cost:
 
 
 def _handshakes(python: str, receiver: CountingReceiver) -> tuple[float, float]:
-    count = "1600" if "pypy" in python else "600"  # until its compiler has seen everything
+    count = "1000" if "pypy" in python else "500"  # until its compiler has seen everything
     command = [python, "-m", "benchmarks.contestants.handshakes", str(receiver.tls_port), count]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     return float(printed[1]), float(printed[3])
