@@ -1,9 +1,9 @@
 """A thousand lanes over ten thousand distinct receivers: what a delivery costs then, and whether anything grows.
 
-Beside 64 lanes over a hundred of them, in the same run. Every endpoint is an origin of its own, a loopback address, and gets
-one webhook at a time of ten thousand others, so nearly every delivery takes a connection that was kept for it, out of
-thousands; the first rounds, in which they are made, are not measured. Files and memory of the worker are taken after those
-rounds and at the end.
+Beside 64 lanes over a hundred of them, in the same run. Every endpoint is an origin of its own, a loopback address. A round is
+ten thousand deliveries: one for each of many, a hundred for each of few. So with many nearly every delivery takes a connection
+that was kept for it, out of thousands; the first rounds, in which they are made, are not measured. Files and memory of the
+worker are taken after those rounds and at the end. What counts is CPU: `per_second` includes the producer's part of a round.
 """
 
 import subprocess
@@ -38,7 +38,7 @@ TARGET = f"1,000 lanes over 10,000 origins cost at most {TIMES_MAX:g} times what
 
 
 class Measured(NamedTuple):
-    """One size on one runtime: the cost, and files and MB of memory after the first round and at the end."""
+    """One size on one runtime: the cost, and files and MB of memory after the first rounds and at the end."""
 
     cost: Cost
     files: tuple[int, int]

@@ -3,7 +3,8 @@
 The bare pipeline (benchmarks/baseline) claims, signs, sends and records without limits, fences, retries or metrics: the least
 a delivery can cost here. The textbook worker (benchmarks/contestants) is asyncpg and one shared httpx.AsyncClient. 1 KiB
 payloads, 100 endpoints, 64 lanes, keep-alive, receiver and Postgres on the same cores. All figures are of the steady part of
-a run, after start and warm-up. A TLS exchange on a new connection is measured apart, with a session to resume and without.
+a run, after start and warm-up. A TLS exchange on a new connection is measured apart, with a session to resume, and without
+one, which is then remembered.
 """
 
 import re

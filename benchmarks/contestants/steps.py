@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from worker.core.address import parse_networks
-from worker.core.classify import decide
 from worker.core.model import Claim, Decision, Delivery, Endpoint, Exchange, Outcome, Request
 from worker.core.signing import SigningKey, sign
 from worker.http.client import Client
@@ -176,7 +175,6 @@ async def measure(port: int) -> dict[str, float]:
         "read a claim's row": await best_of_async(claims),
         "lanes, pace, sign, classify, hand on": await best_of_async(pipeline),
         "of that: sign": best(lambda: sign((KEY,), "msg_abc_1", 1_700_000_000, BODY)),
-        "of that: classify": best(lambda: decide(delivery, Exchange(200), 0.0, 0.5)),
         "send on a kept connection": await best_of_async(exchanges),
         "of that: read the response": best(lambda: Response(65_536, 1024).feed(ANSWER)),
         "write a record's row": await best_of_async(records),

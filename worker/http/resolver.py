@@ -105,7 +105,7 @@ class Resolver:
                 started = loop.time()
                 found = await _in_thread(self._look_up, host)
             name.addresses, name.error = list(dict.fromkeys(found)), ""
-        except (OSError, UnicodeError) as error:
+        except (OSError, UnicodeError, RuntimeError) as error:  # RuntimeError: no thread can be started
             name.addresses, name.error = [], f"{host} does not resolve: {error}"
         finally:
             name.asking = None

@@ -113,7 +113,7 @@ class TLSConnection(Connection):
         """Remember the session, with which the next connection skips most of the handshake (RFC 8446, section 2.2).
 
         In TLS 1.3 it comes some time after the handshake, and surely before an answer. One that was resumed is good for the
-        next time, too; to copy it out costs half a handshake.
+        next time, too; to copy it out costs a quarter of a handshake.
         """
         self._learned = True
         if not self._tls.session_reused:

@@ -12,6 +12,7 @@ The file is TOML, a table for each name; `default` is for the endpoints that nam
 """
 
 import importlib
+import logging
 import ssl
 import tomllib
 from collections.abc import Awaitable, Callable, Mapping
@@ -27,6 +28,8 @@ from worker.http.pool import IDLE_MAX, Pool
 from worker.http.resolver import Resolver
 from worker.http.sender import HttpSender
 from worker.pipeline.ports import Sender
+
+log = logging.getLogger("worker.http")
 
 DEFAULT = "default"
 
@@ -56,9 +59,12 @@ class SenderByTransport:
         return await sender.send(request, before_write)
 
     async def aclose(self) -> None:
-        """Close them all."""
-        for sender in self._senders.values():
-            await sender.aclose()
+        """Close them all, whatever one of them has to say about it."""
+        for name, sender in self._senders.items():
+            try:
+                await sender.aclose()
+            except Exception:
+                log.warning("transport %r could not be closed", name, exc_info=True)
 
 
 def make_sender(path: Path | None, resolver: Resolver, *, allow_http: bool, idle_max: int = IDLE_MAX) -> SenderByTransport:
@@ -68,10 +74,11 @@ def make_sender(path: Path | None, resolver: Resolver, *, allow_http: bool, idle
     """
     entries = {DEFAULT: {}, **({} if path is None else _read(path))}
     directory = Path() if path is None else path.parent
+    pool = Pool(idle_max)  # of all: a connection belongs to its sender's own origin, so none is shown another's certificate
     senders: dict[str, Sender] = {}
     for name, entry in entries.items():
         try:
-            senders[name] = _sender(entry, directory, resolver, Pool(max(1, idle_max // len(entries))), allow_http=allow_http)
+            senders[name] = _sender(entry, directory, resolver, pool, allow_http=allow_http)
         except Exception as error:
             raise TransportsError(f"transport {name!r} of {path}: {error}") from error
     return SenderByTransport(senders)

@@ -69,8 +69,8 @@ async def serve(options: ServeOptions) -> bool:
             group.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(2):
-            await sender.aclose()
             await store.close()
+            await sender.aclose()
     counts = pipeline.counts
     log.info(
         "stopped: %d delivered, %d to be retried, %d dead, %d given back unsent, %d outcomes fenced off, %d not recorded",
@@ -81,8 +81,8 @@ async def serve(options: ServeOptions) -> bool:
 
 def _idle_connections_max(lanes: int) -> int:
     """Ask for as many open files as this process may have; return how many of them kept connections may take: half."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = 4 * IDLE_MAX if hard == resource.RLIM_INFINITY else hard
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = max(soft, 4 * IDLE_MAX) if hard == resource.RLIM_INFINITY else hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
     if lanes > files // 2:
         log.warning("%d lanes may need more than the %d files that this process may open: raise LimitNOFILE", lanes, files)
