@@ -111,10 +111,10 @@ class Schedule(RuleBasedStateMachine):
         super().__init__()
         self.database = psycopg.connect(self.dsn, autocommit=True)
         self.producer = psycopg.connect(self.dsn)
+        self.database.execute(RESET)  # autovacuum may be at a table, and gives way after a second
         for connection in (self.database, self.producer):
             connection.execute("set lock_timeout = '300ms'")
         self.producer.commit()
-        self.database.execute(RESET)
         self.endpoints = [
             self.value(
                 "select id from webhook.create_endpoint('https://receiver.test/', %s, %s::jsonb)", tenant, json.dumps(given)
