@@ -29,6 +29,15 @@ def parse_networks(text: str) -> tuple[Network, ...]:
     return tuple(ip_network(part) for part in text.replace(",", " ").split())
 
 
+def is_address(text: str) -> bool:
+    """Whether a host is an address rather than a name."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def judge(address: str, allow: Sequence[Network] = ()) -> str | None:
     """Return None if the address may be dialled, else the rule that forbids it. ValueError if it is no address."""
     parsed: Address = ip_address(address)

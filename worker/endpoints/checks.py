@@ -4,13 +4,12 @@ import math
 import re
 import socket
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
 from typing import Any
 
 import anyio
 import anyio.to_thread
 
-from worker.core.address import Network, judge
+from worker.core.address import Network, is_address, judge
 from worker.core.backoff import parse_schedule
 from worker.core.headers import check_headers
 from worker.core.signing import SigningKey
@@ -99,7 +98,7 @@ class URLJudge:
             return None, str(error) if isinstance(url, str) else "the URL is not a text"
 
     async def _look_up(self, host: str, limiter: anyio.CapacityLimiter) -> None:
-        addresses = [host] if _is_address(host) else await _resolve(host, limiter)
+        addresses = [host] if is_address(host) else await _resolve(host, limiter)
         denied = None
         for address in addresses:
             if rule := judge(address, self._allow_networks):
@@ -122,14 +121,6 @@ async def _resolve(host: str, limiter: anyio.CapacityLimiter) -> list[str]:
             return []
         return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in answers))
     return []
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _storable(text: str) -> bool:

@@ -6,12 +6,11 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from ipaddress import ip_address
 from typing import Any
 
 import anyio
 
-from worker.core.address import Network, judge
+from worker.core.address import Network, is_address, judge
 from worker.http.connection import WireError
 
 ADDRESSES_MAX = 16
@@ -41,15 +40,6 @@ class _Name:
         self.asking: asyncio.Task[None] | None = None
 
 
-@lru_cache(KEPT_MAX)
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
 def look_up(host: str) -> list[str]:
     """Ask the system, in the order in which it would have us try (RFC 6724). OSError or UnicodeError if it does not know."""
     return [str(answer[4][0]) for answer in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
@@ -60,6 +50,7 @@ class Resolver:
 
     def __init__(self, allow: Sequence[Network] = (), look_up: Callable[[str], list[str]] = look_up) -> None:
         self._look_up = look_up
+        self._is_address = lru_cache(KEPT_MAX)(is_address)
         self._judge = lru_cache(KEPT_MAX)(lambda address: judge(address, allow))
         self._names: dict[str, _Name] = {}
         self._asking: set[asyncio.Task[None]] = set()
@@ -67,7 +58,7 @@ class Resolver:
 
     async def resolve(self, host: str) -> list[str]:
         """Return the addresses that may be dialled, in order. WireError: `dns`, or `blocked_address` with the rule."""
-        addresses = [host] if _is_address(host) else await self._answers(host)
+        addresses = [host] if self._is_address(host) else await self._answers(host)
         for address in addresses:
             if rule := self._judge(address):
                 raise WireError("blocked_address", f"{host} is {address}, which is denied ({rule})")
