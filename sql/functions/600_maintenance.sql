@@ -74,7 +74,8 @@ $$;
 
 -- One turn of housekeeping for whichever worker comes first; the others find nothing due. One task a call: each is short,
 -- and no task holds its locks while another runs. Returns what was done, as JSON text.
--- What was done always has "task"; {} says that nothing was due. The keep_… are retentions; null keeps for ever.
+-- What was done always has "task", and "more" where something else is due; {} says that nothing was. The keep_… are
+-- retentions; null keeps for ever.
 -- A task that fails is undone, said as "failed", and tried again in a minute: it must not keep the others from their turns.
 create or replace function webhook.maintain(
     reconcile_every interval default '45 s', keep_idempotency_keys interval default '30 days',
@@ -149,6 +150,9 @@ begin
             done := jsonb_build_object('task', turn.task, 'failed', sqlerrm);
             update webhook.maintenance as m set due_at = clock_timestamp() + interval '1 minute' where m.task = turn.task;
         end;
+        if exists (select from webhook.maintenance as m where m.due_at <= clock_timestamp()) then
+            done := done || jsonb_build_object('more', true);
+        end if;
     end loop;
     return done::text;
 end

@@ -70,8 +70,9 @@ async def test_it_is_replaced_once_only(tls: str | None) -> None:
         assert (None, "disconnected", 2) == (exchange.status, exchange.outcome, peer.connections)
 
 
+@BOTH
 @pytest.mark.fault(36)
-async def test_it_is_not_replaced_once_a_byte_has_come() -> None:
+async def test_it_is_not_replaced_once_a_byte_has_come(tls: str | None) -> None:
     """Then the receiver has seen the request."""
 
     async def script(stream: anyio.abc.ByteStream, _: bytes) -> None:
@@ -79,14 +80,15 @@ async def test_it_is_not_replaced_once_a_byte_has_come() -> None:
         if len(peer.requests) == 2:
             raise anyio.EndOfStream
 
-    async with talking(script) as (peer, sender):
+    async with talking(script, tls=tls) as (peer, sender):
         await send(sender, peer.url)
         exchange = await send(sender, peer.url)
         assert (None, "disconnected", 1) == (exchange.status, exchange.outcome, peer.connections)
 
 
+@BOTH
 @pytest.mark.fault(36)
-async def test_a_second_writing_may_be_refused() -> None:
+async def test_a_second_writing_may_be_refused(tls: str | None) -> None:
     """If it may not be written again, the attempt ends as one that was cut off: it was written once."""
     allowed = [True, False]
 
@@ -94,7 +96,7 @@ async def test_a_second_writing_may_be_refused() -> None:
         if not allowed.pop(0):
             raise NotSentError("not again")
 
-    async with talking(in_turn(OK, b"", OK)) as (peer, sender):
+    async with talking(in_turn(OK, b"", OK), tls=tls) as (peer, sender):
         await send(sender, peer.url)
         exchange = await sender.send(Request(peer.url, (), b"{}", 5.0), before_write)
         assert (None, "disconnected", 2) == (exchange.status, exchange.outcome, len(peer.requests))

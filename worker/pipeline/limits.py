@@ -13,7 +13,7 @@ class Limits:
     ahead_min: int = 16
     claim_bytes_max: int = 16 * 1024 * 1024
     poll_seconds: float = 0.03
-    idle_wait_seconds: float = 0.5
+    idle_wait_seconds: float = 1.0
     drain_seconds: float = 20.0
     slow_share: float = 0.5
     """How much of the lanes is for endpoints of which nobody knows that they answer quickly: in (0, 1]."""

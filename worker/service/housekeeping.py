@@ -28,9 +28,9 @@ async def keep_house(store: PostgresStore, retention: Retention) -> None:
                 log.warning("took back %d deliveries from expired leases: a worker died or lost the database", taken_back)
             for _ in range(TASKS_MAX):
                 done = await store.maintain(retention)
-                if not done:
-                    break
                 _say(done)
+                if not done.get("more"):
+                    break
         except StoreError as error:
             log.debug("housekeeping put off: %s", error)  # the pipeline says that the database is away
             turn = -TURNS_AFTER_OUTAGE
