@@ -11,7 +11,7 @@ from enum import IntEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from worker.core.address import Network, parse_networks
+from worker.core.address import AddressRules, Network, parse_networks, parse_ports
 from worker.core.retention import Retention, parse_retention
 
 CREDENTIAL_BYTES_MAX = 8192
@@ -38,11 +38,27 @@ class ConfigurationError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class GuardRails:
+    """The flags about where deliveries may go; None is one that was not given."""
+
+    allow_network: Sequence[str] | None = None
+    deny_network: Sequence[str] | None = None
+    allow_port: Sequence[str] | None = None
+    allow_http: bool | None = None
+
+    def rules(self) -> AddressRules:
+        """Read them, and the environment. Raises ConfigurationError."""
+        return AddressRules(
+            read_networks("allow", self.allow_network), read_networks("deny", self.deny_network), read_ports(self.allow_port)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What every command that talks to the database or judges URLs needs."""
 
     database_url: str = field(repr=False)
-    allow_networks: tuple[Network, ...] = ()
+    rules: AddressRules = field(default_factory=AddressRules)
     allow_http: bool = False
     transports: Path | None = None
     """A file that describes how endpoints are reached; see `worker.http.transports`."""
@@ -52,16 +68,16 @@ class Settings:
         cls,
         *,
         database_url: str | None = None,
-        allow_networks: Sequence[str] | None = None,
-        allow_http: bool | None = None,
+        guards: GuardRails | None = None,
         transports: str | None = None,
     ) -> "Settings":
         """Read the settings, given the flags; None is a flag that was not given. Raises ConfigurationError."""
+        guards = guards or GuardRails()
         path = transports or os.environ.get("WEBHOOK_WORKER_TRANSPORTS")
         return cls(
             read_database_url(database_url),
-            read_allow_networks(allow_networks),
-            read_allow_http(allow_http),
+            guards.rules(),
+            read_allow_http(guards.allow_http),
             Path(path) if path else None,
         )
 
@@ -83,16 +99,32 @@ def read_database_url(flag: str | None = None, environ: Mapping[str, str] | None
     )
 
 
-def read_allow_networks(flags: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> tuple[Network, ...]:
-    """Return the networks that receivers may be in although the address rules deny them. None by default."""
-    environ = os.environ if environ is None else environ
-    source, text = "WEBHOOK_WORKER_ALLOW_NETWORKS", environ.get("WEBHOOK_WORKER_ALLOW_NETWORKS", "")
-    if flags:
-        source, text = "--allow-network", " ".join(flags)
+def read_networks(
+    verb: str, flags: Sequence[str] | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Network, ...]:
+    """Return the networks to `allow` although the address rules deny them, or to `deny` besides. None by default."""
+    source, text = _listed(f"{verb}-network", flags, environ)
     try:
         return parse_networks(text)
     except ValueError as error:
         raise ConfigurationError(f"{source}: {error}; write networks like 10.1.0.0/16 or fd00:1::/64") from None
+
+
+def read_ports(flags: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> tuple[range, ...]:
+    """Return the only ports that receivers may have. None is said by default."""
+    source, text = _listed("allow-port", flags, environ)
+    try:
+        return parse_ports(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{source}: {error}; write ports like 443 or 8000-8999, or any") from None
+
+
+def _listed(flag: str, flags: Sequence[str] | None, environ: Mapping[str, str] | None) -> tuple[str, str]:
+    """Return where a repeatable setting comes from, and its text."""
+    if flags:
+        return f"--{flag}", " ".join(flags)
+    variable = f"WEBHOOK_WORKER_{flag.upper().replace('-', '_')}S"
+    return variable, (os.environ if environ is None else environ).get(variable, "")
 
 
 def read_allow_http(flag: bool | None = None, environ: Mapping[str, str] | None = None) -> bool:

@@ -11,7 +11,7 @@ import sys
 import time
 
 from benchmarks.stage import CERTIFICATES
-from worker.core.address import parse_networks
+from worker.core.address import AddressRules, parse_networks
 from worker.http.client import Client
 from worker.http.dial import Dialer, default_tls
 from worker.http.pool import Origin, Pool
@@ -27,7 +27,7 @@ async def main(port: int, count: int) -> None:
     def trust() -> ssl.SSLContext:
         return default_tls([str(CERTIFICATES / "ca.pem")])
 
-    client = Client(Dialer(Resolver(parse_networks("127.0.0.0/8")), trust), Pool(idle_max=0))
+    client = Client(Dialer(Resolver(AddressRules(allow=parse_networks("127.0.0.0/8"))), trust), Pool(idle_max=0))
     loop = asyncio.get_running_loop()
     origin = Origin("https", "127.0.0.1", port)
 

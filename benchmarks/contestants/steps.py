@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from worker.core.address import parse_networks
+from worker.core.address import AddressRules, parse_networks
 from worker.core.model import Claim, Decision, Delivery, Endpoint, Exchange, Outcome, Request
 from worker.core.signing import SigningKey, sign
 from worker.http.client import Client
@@ -138,7 +138,7 @@ async def measure(port: int) -> dict[str, float]:
         ("webhook-timestamp", "1700000000"), ("webhook-signature", signed),
     )  # fmt: skip
     delivery = Delivery(Claim(1, 30.0, 0.0), 1, ENDPOINTS[0], 1, 0, None, 1, "application/json", BODY)
-    sender = HttpSender(Client(Dialer(Resolver(parse_networks("127.0.0.0/8")))), allow_http=True)
+    sender = HttpSender(Client(Dialer(Resolver(AddressRules(allow=parse_networks("127.0.0.0/8"))))), allow_http=True)
 
     async def pipeline() -> int:
         await Pipeline(IdleStore(REPEATS), IdleSender(), Limits.for_lanes(LANES), "abc", once=True).run()

@@ -118,10 +118,10 @@ begin atomic
         where w.steps < 200 and w.lap < 2 and not (w.lap = 1 and w.no >= b.no)
     ), found as (
         select s.* from (select distinct w.no from walk as w where w.no <> all (avoid_nos)) as w cross join lateral (
-            select e.n from (values (1), (16)) as e (n)  -- just due, has more
+            select e.n from (values (1), (2)) as e (n)  -- just due, has more
         ) as e cross join lateral (
             select s.endpoint_id, s.turn, s.expected from webhook.endpoint_sched as s
-            where s.state = 'enabled' and s.tenant_no = w.no and s.expected = e.n and s.turn >= floor_turn
+            where s.state = 'enabled' and s.tenant_no = w.no and least(s.expected, 2) = e.n and s.turn >= floor_turn
               and s.endpoint_id <> all (avoid)
             order by s.turn limit rows_max
         ) as s
@@ -144,9 +144,10 @@ end;
 -- in-flight counter, so what the lock returns is the newest value whatever the snapshot. Then, in a new snapshot, each in its
 -- turn gives a small quantum of its due deliveries, and what has more due goes to the end of the queue.
 --
--- Turns are virtual time, in rows (start-time fair queueing: Goyal, Vin, Cheng, 1996): a tenant's next turn is a quantum, divided
--- by its weight, after its last one, or now. So tenants take turns however many endpoints they have, and idle ones save nothing up.
--- What has just become due (a row is expected of it) does not wait behind siblings that had their helping and have more (a quantum).
+-- Turns are virtual time, in rows (start-time fair queueing: Goyal, Vin, Cheng, 1996): a tenant's next turn is as many rows as
+-- its endpoint is known to have, a quantum at most, divided by its weight, after its last one, or now. So tenants take turns
+-- however many endpoints they have, and idle ones save nothing up. What has just become due (1 row is expected of it) does not
+-- wait behind siblings that had their helping and have more (2 and up are expected).
 -- Rate: GCRA (ITU-T I.371), each send planned at max(now, TAT - (burst - 1) / rate), at most `ahead` in the future.
 -- `avoid`, `avoid_tenants`: who this worker wants no more of just now. `wait_max`: how long to wait here while there is nothing to do,
 -- so that an idle worker makes a few calls a second and still learns of an event within some 25 ms.
@@ -235,11 +236,11 @@ begin
         from (
             select t.no as tenant_no, t.tenant as name, t.weight, 1 / t.weight as step, greatest(virtual_now, (
                 select s.turn from webhook.endpoint_sched as s
-                where s.state = 'enabled' and s.tenant_no = t.no and s.expected = 1 and s.turn >= virtual_now
+                where s.state = 'enabled' and s.tenant_no = t.no and least(s.expected, 2) = 1 and s.turn >= virtual_now
                 order by s.turn desc limit 1
             )) as last_new, greatest(virtual_now, (
                 select s.turn from webhook.endpoint_sched as s
-                where s.state = 'enabled' and s.tenant_no = t.no and s.expected = quantum and s.turn >= virtual_now
+                where s.state = 'enabled' and s.tenant_no = t.no and least(s.expected, 2) = 2 and s.turn >= virtual_now
                 order by s.turn desc limit 1
             )) as last_again
             from webhook.tenant as t
@@ -268,14 +269,14 @@ begin
                    case when p.recovering_since is null then p.burst else 1 end as burst
         ) as r
         where p.visited
-    ), seen as materialized (  -- one row more than may be taken: it tells when the endpoint is due again
+    ), seen as materialized (  -- more rows than may be taken: they tell when the endpoint is due again, and how much it has then
         select v.endpoint_id, v.tenant_no, least(v.room, v.quota) as quota, p.row_at, p.run_at, p.payload_bytes, p.nth
         from visit as v cross join lateral (
             select q.ctid as row_at, q.run_at, q.payload_bytes, row_number() over (order by q.run_at, q.id) as nth
             from webhook.pending as q
             where q.endpoint_id = v.endpoint_id and q.run_at >= v.head
             order by q.run_at, q.id
-            limit least(v.room, v.quota) + 1
+            limit least(v.room, greatest(v.quota, least(4 * v.quota, quantum))) + 1
         ) as p
     ), shared as (  -- rows take turns as endpoints do: tenants first, then the endpoints of each
         select s.*, s.nth <= s.quota and s.run_at <= started as due,
@@ -300,7 +301,7 @@ begin
         from moved as m left join visit as v using (endpoint_id)
         returning inflight.*
     ), counted as (  -- the rows that were moved, not the candidates; and when the endpoint is due again, null: when somebody says so
-        select v.*, n.taken, n.new_tat, coalesce(j.due_at, j.last_run_at) as new_head, case
+        select v.*, n.taken, n.new_tat, j.due_rows, coalesce(j.due_at, j.last_run_at) as new_head, case
                    when j.due_at is null or v.circuit = 'half_open' or (v.is_probe and n.taken > 0)
                         or v.in_flight + n.taken >= v.max_in_flight then null
                    else greatest(j.due_at, webhook.ready_at(v.not_before, coalesce(n.new_tat, v.from_tat), v.rate, v.burst))
@@ -309,6 +310,8 @@ begin
         left join (select l.endpoint_id, count(*)::int as taken from leased as l group by l.endpoint_id) as m using (endpoint_id)
         left join (
             select w.endpoint_id, min(w.run_at) filter (where not w.taken) as due_at,
+                   case when count(*) filter (where w.run_at <= started) > quantum then quantum  -- no more were looked at
+                        else count(*) filter (where w.run_at <= started and not w.taken) end as due_rows,
                    max(w.run_at) filter (where w.taken) as last_run_at
             from judged as w group by w.endpoint_id
         ) as j using (endpoint_id)
@@ -317,8 +320,10 @@ begin
                    case when m.taken > 0 and v.rate is not null then v.from_tat + make_interval(secs => m.taken / v.rate) end as new_tat
         ) as n
     ), requeued as (  -- due now: behind those of its tenant that had their helping, too
-        select c.endpoint_id, h.last_again + h.step * quantum * row_number() over (partition by c.tenant_no order by c.place) as turn
+        select c.endpoint_id, e.rows, h.last_again + h.step * sum(e.rows) over (
+                   partition by c.tenant_no order by c.place, c.endpoint_id) as turn
         from counted as c left join share as h using (tenant_no)
+        cross join lateral (select greatest(2, c.due_rows)::smallint as rows) as e
         where c.due_at <= started
     ), rescheduled as (
         update webhook.endpoint_sched as s set
@@ -330,7 +335,7 @@ begin
             openings = case when s.recovering_since < started - interval '20 s' then 0 else s.openings end,
             recovering_since = case when s.recovering_since < started - interval '20 s' then null else s.recovering_since end,
             head = coalesce(c.new_head, s.head),
-            turn = r.turn, expected = case when r.turn is null then 1 else quantum end,
+            turn = r.turn, expected = coalesce(r.rows, 1),
             next_at = case when r.turn is null then coalesce(c.due_at, 'infinity') else 'infinity' end
         from counted as c left join requeued as r using (endpoint_id) cross join lateral (
             select v.ctid as place from webhook.endpoint_sched as v where v.endpoint_id = c.endpoint_id and v.version = c.version limit 1

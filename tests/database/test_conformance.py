@@ -279,6 +279,16 @@ async def test_quantum(bench: Bench) -> None:
     assert {huge: 4, **dict.fromkeys(small, 1)} == taken
 
 
+async def test_few_rows_of_each_of_many_fill_a_claim(bench: Bench) -> None:
+    """An endpoint is expected to have what it was seen to have: some with three rows each do not starve a claim."""
+    for _ in range(40):
+        await bench.add()
+    for _ in range(3):
+        await bench.enqueue()
+    assert [20] * 6 == [len(await claim(bench.a, 20)) for _ in range(6)]
+    assert [] == await claim(bench.a, 20)
+
+
 async def test_avoid(bench: Bench) -> None:
     """Endpoints that a worker wants to avoid are left out of its claim, and stay due for others and for later."""
     first, second, third = [await bench.add() for _ in range(3)]

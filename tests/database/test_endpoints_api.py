@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from worker.core.address import parse_networks
+from worker.core.address import AddressRules, parse_networks
 from worker.endpoints import (
     CreatedEndpoint,
     EndpointRefusedError,
@@ -25,7 +25,7 @@ KEY = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 
 @pytest.fixture
 async def endpoints(dsn: str) -> AsyncIterator[Endpoints]:
-    async with Endpoints(dsn, actor="shop", allow_networks=parse_networks("127.0.0.0/8")) as opened:
+    async with Endpoints(dsn, actor="shop", rules=AddressRules(allow=parse_networks("127.0.0.0/8"))) as opened:
         yield opened
 
 
@@ -39,7 +39,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
             raise socket.gaierror(socket.EAI_NONAME, "no such name")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in names[host]]
 
-    monkeypatch.setattr("worker.endpoints.checks.socket.getaddrinfo", getaddrinfo)
+    monkeypatch.setattr("worker.endpoints.urls.socket.getaddrinfo", getaddrinfo)
     return names
 
 

@@ -462,6 +462,44 @@ def test_what_is_denied_can_be_allowed_by_flags(cli: Cli) -> None:
     assert 0 == cli("endpoints", "add", "http://10.0.0.1/", "--allow-network", "10.0.0.0/8", "--allow-http").code
 
 
+def test_a_port_is_no_web_servers_or_not_on_the_list(cli: Cli) -> None:
+    """25 is refused as it is; with a list, what is not on it. `any` takes the guard rail off."""
+    assert (1, True) == ((done := cli("endpoints", "add", "https://8.8.8.8:25/")).code, "browsers refuse it" in done.err)
+    assert (1, True) == (
+        (done := cli("endpoints", "add", "https://8.8.8.8:8443/", "--allow-port", "443")).code,
+        "--allow-port 443" in done.err,
+    )
+    assert 0 == cli("endpoints", "add", "https://8.8.8.8:25/", "--allow-port", "any").code
+
+
+def test_explain_tells_each_step_and_its_rule(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """URL, port, addresses: what each is taken for, and which rule decided. It needs no database."""
+    for name in ("DATABASE_URL", "WEBHOOK_WORKER_ALLOW_NETWORKS"):
+        monkeypatch.delenv(name)
+
+    def steps(*arguments: str) -> tuple[int, list[tuple[str, str, str, str | None]]]:
+        done = cli("endpoints", "explain", *arguments, "--format", "json")
+        return done.code, [(one["step"], one["value"], one["verdict"], one["rule"]) for one in json.loads(done.out)]
+
+    assert (0, [("url", "https://8.8.8.8/", "ok", None), ("port", "443", "ok", None), ("address", "8.8.8.8", "ok", None)]) == (
+        steps("HTTPS://8.8.8.8.:443")
+    )
+    code, told = steps("http://localhost:9/x", "--allow-http")
+    assert (1, ("url", "http://localhost:9/x", "ok", None)) == (code, told[0])
+    assert ("port", "9", "denied", "no web server's: browsers refuse it, too") == told[1]
+    assert 2 == len(told)  # nothing is looked up for it
+    code, told = steps("https://localhost/", "--allow-port", "443")
+    assert (1, ("address", "127.0.0.1", "denied", "127.0.0.0/8")) == (code, told[-1])
+    assert 0 == steps("https://127.0.0.1/", "--allow-network", "127.0.0.0/8")[0]
+    assert ("address", "127.0.0.1", "denied", "--deny-network 127.0.0.1/32") == (
+        steps("https://127.0.0.1/", "--allow-network", "127.0.0.0/8", "--deny-network", "127.0.0.1/32")[1][-1]
+    )
+    code, told = steps("https://receiver.invalid/")
+    assert (1, ("dns", "receiver.invalid", "no address", None)) == (code, told[-1])
+    code, told = steps("https://u@example.com/")
+    assert (1, 1, "refused") == (code, len(told), told[0][2])
+
+
 def test_what_the_environment_allows_can_be_refused_by_a_flag(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """--no-allow-http: for one command, plain http is refused."""
     monkeypatch.setenv("WEBHOOK_WORKER_ALLOW_HTTP", "1")
@@ -476,7 +514,7 @@ def test_a_name_that_does_not_resolve_is_accepted_with_a_warning(cli: Cli, monke
     def getaddrinfo(*_: Any, **__: Any) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "no such name")
 
-    monkeypatch.setattr("worker.endpoints.checks.socket.getaddrinfo", getaddrinfo)
+    monkeypatch.setattr("worker.endpoints.urls.socket.getaddrinfo", getaddrinfo)
     done = cli("endpoints", "add", "https://later.example/", "--format", "json")
 
     assert (0, "https://later.example/") == (done.code, done.json["url"])

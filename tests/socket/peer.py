@@ -10,7 +10,7 @@ import anyio.abc
 import anyio.lowlevel
 from anyio.streams.tls import TLSListener, TLSStream
 
-from worker.core.address import parse_networks
+from worker.core.address import AddressRules, parse_networks, parse_ports
 from worker.core.model import Exchange, Request
 from worker.http.client import Client
 from worker.http.dial import Dialer
@@ -20,7 +20,7 @@ from worker.http.sender import HttpSender
 from worker.pipeline.ports import Sender
 
 CERTIFICATES = Path(__file__).parent / "certificates"
-LOOPBACK = parse_networks("127.0.0.0/8 ::1/128")
+LOOPBACK = AddressRules(allow=parse_networks("127.0.0.0/8 ::1/128"), ports=parse_ports("any"))
 
 Script = Callable[[anyio.abc.ByteStream, bytes], Awaitable[None]]
 

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from worker.core.address import parse_networks
+from worker.core.address import AddressRules, parse_networks, parse_ports
 from worker.core.retention import Retention
 from worker.settings import (
     ConfigurationError,
     ExitCode,
+    GuardRails,
     Settings,
     read_allow_http,
-    read_allow_networks,
     read_database_url,
+    read_networks,
+    read_ports,
     read_retention,
     without_password,
 )
@@ -89,27 +91,34 @@ def test_an_unreadable_credential_says_so(tmp_path: Path) -> None:
 
 def test_no_network_is_allowed_by_default() -> None:
     """Without flag and variable no private network is allowed."""
-    assert () == read_allow_networks(None, {})
+    assert () == read_networks("allow", None, {})
 
 
 @pytest.mark.parametrize("text", ["10.0.0.0/8,fd00::/8", "10.0.0.0/8 fd00::/8", " 10.0.0.0/8 , fd00::/8 "])
 def test_networks_are_separated_by_commas_or_spaces(text: str) -> None:
     """The variable takes commas, spaces or both."""
-    assert parse_networks("10.0.0.0/8 fd00::/8") == read_allow_networks(None, {"WEBHOOK_WORKER_ALLOW_NETWORKS": text})
+    assert parse_networks("10.0.0.0/8 fd00::/8") == read_networks("allow", None, {"WEBHOOK_WORKER_ALLOW_NETWORKS": text})
 
 
 def test_network_flags_replace_the_variable() -> None:
     """A flag wins over the variable, whole."""
     environ = {"WEBHOOK_WORKER_ALLOW_NETWORKS": "10.0.0.0/8"}
 
-    assert parse_networks("127.0.0.0/8") == read_allow_networks(["127.0.0.0/8"], environ)
+    assert parse_networks("127.0.0.0/8") == read_networks("allow", ["127.0.0.0/8"], environ)
 
 
 @pytest.mark.parametrize(("flags", "source"), [(["10.0.0.0/33"], "--allow-network"), (None, "WEBHOOK_WORKER_ALLOW_NETWORKS")])
 def test_a_bad_network_is_named_with_its_source(flags: list[str] | None, source: str) -> None:
     """A bad network: the message says where it stands, what it is and how one looks."""
     with pytest.raises(ConfigurationError, match=rf"{source}: '10.0.0.0/33'.*10.1.0.0/16"):
-        read_allow_networks(flags, {"WEBHOOK_WORKER_ALLOW_NETWORKS": "10.0.0.0/33"})
+        read_networks("allow", flags, {"WEBHOOK_WORKER_ALLOW_NETWORKS": "10.0.0.0/33"})
+
+
+@pytest.mark.parametrize(("flags", "source"), [(["x"], "--allow-port"), (None, "WEBHOOK_WORKER_ALLOW_PORTS")])
+def test_a_bad_port_is_named_with_its_source(flags: list[str] | None, source: str) -> None:
+    """The same of ports."""
+    with pytest.raises(ConfigurationError, match=rf"{source}: 'x' is no port.*8000-8999"):
+        read_ports(flags, {"WEBHOOK_WORKER_ALLOW_PORTS": "x"})
 
 
 @pytest.mark.parametrize(("text", "expected"), [("1", True), ("true", True), ("0", False), ("", False), ("no", False)])
@@ -136,7 +145,11 @@ def test_settings_are_loaded_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEBHOOK_WORKER_ALLOW_HTTP", "1")
     monkeypatch.delenv("WEBHOOK_WORKER_ALLOW_NETWORKS", raising=False)
 
-    assert Settings(URL, parse_networks("10.0.0.0/8"), True) == Settings.load(allow_networks=["10.0.0.0/8"])
+    monkeypatch.setenv("WEBHOOK_WORKER_DENY_NETWORKS", "9.9.9.0/24")
+    monkeypatch.setenv("WEBHOOK_WORKER_ALLOW_PORTS", "443")
+
+    rules = AddressRules(parse_networks("10.0.0.0/8"), parse_networks("9.9.9.0/24"), parse_ports("8000-8999"))
+    assert Settings(URL, rules, True) == Settings.load(guards=GuardRails(["10.0.0.0/8"], None, ["8000-8999"]))
 
 
 @pytest.mark.fault(68)

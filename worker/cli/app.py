@@ -9,6 +9,7 @@ from worker.cli import (
     endpoints,
     endpoints_import,
     enqueue,
+    explain,
     forward,
     migrate,
     stats,
@@ -40,6 +41,7 @@ app = Commands(
 app.add_typer(migrate.app, name="migrate")
 forward.register_run(app)
 endpoints.app.command("import")(endpoints_import.import_file)
+endpoints.app.command()(explain.explain)
 app.add_typer(endpoints.app, name="endpoints")
 app.add_typer(tenants.app, name="tenants")
 app.command("enqueue")(enqueue.enqueue)

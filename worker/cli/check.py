@@ -1,16 +1,17 @@
 """`webhook-worker check`: whether everything is as a worker needs it, one line each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
 import typer
 
-from worker.cli.options import AllowHttp, AllowNetwork, DatabaseUrl, OutputFormat
+from worker.cli.options import AllowHttp, AllowNetwork, AllowPort, DatabaseUrl, DenyNetwork, OutputFormat
 from worker.cli.output import Format, Record, emit_list, safe
 from worker.cli.session import with_database
 from worker.cli.stats import describe_holder
-from worker.settings import ExitCode, Settings
+from worker.core.address import BLOCKED_PORTS, Network, format_ports
+from worker.settings import ExitCode, GuardRails, Settings
 from worker.store.database import Database, Row
 from worker.store.migrate import IncompatibleSchemaError, read_schema
 from worker.store.sql import functions_hash, statements
@@ -33,12 +34,14 @@ class Finding:
 def check(
     security: Annotated[bool, typer.Option("--security", help="Also how keys are stored, and what receivers may be.")] = False,
     allow_network: AllowNetwork = None,
+    deny_network: DenyNetwork = None,
+    allow_port: AllowPort = None,
     allow_http: AllowHttp = None,
     database_url: DatabaseUrl = None,
     format_: OutputFormat = Format.table,
 ) -> None:
     """Check the database: exit 0 if a worker can run (warnings allowed), 1, 4 or 78 if not."""
-    settings = Settings.load(database_url=database_url, allow_networks=allow_network, allow_http=allow_http)
+    settings = Settings.load(database_url=database_url, guards=GuardRails(allow_network, deny_network, allow_port, allow_http))
 
     async def work(database: Database) -> tuple[list[Finding], ExitCode]:
         findings, code = await _look(database)
@@ -135,12 +138,24 @@ def _judge_security(unsealed: bool, settings: Settings) -> Iterator[Finding]:
         yield Finding("signing keys", "warn", "stored unsealed: whoever reads the database can sign")
     else:
         yield Finding("signing keys", "ok", "none is stored unsealed")
-    if settings.allow_networks:
-        networks = ", ".join(str(network) for network in settings.allow_networks)
-        yield Finding("private networks", "warn", f"receivers may be in {networks}")
+    rules = settings.rules
+    if rules.allow:
+        yield Finding("private networks", "warn", f"receivers may be in {_listed(rules.allow)}: --allow-network")
     else:
-        yield Finding("private networks", "ok", "refused")
+        yield Finding("private networks", "ok", "refused: whatever is not the public internet")
+    if rules.deny:
+        yield Finding("other networks", "ok", f"{_listed(rules.deny)} refused besides: --deny-network")
+    if not rules.ports:
+        yield Finding("ports", "ok", "those that browsers refuse are refused: mail, ssh, databases' and the like")
+    elif any(rules.judge_port(port) is None for port in BLOCKED_PORTS):
+        yield Finding("ports", "warn", f"{format_ports(rules.ports)}: --allow-port, some of which browsers refuse")
+    else:
+        yield Finding("ports", "ok", f"only {format_ports(rules.ports)}: --allow-port")
     if settings.allow_http:
         yield Finding("plain http", "warn", "allowed: what is sent can be read and changed on its way")
     else:
         yield Finding("plain http", "ok", "refused")
+
+
+def _listed(networks: Iterable[Network]) -> str:
+    return ", ".join(str(network) for network in networks)

@@ -10,7 +10,9 @@ from worker.cli.options import (
     AfterId,
     AllowHttp,
     AllowNetwork,
+    AllowPort,
     DatabaseUrl,
+    DenyNetwork,
     Id,
     Limit,
     OutputFormat,
@@ -22,6 +24,7 @@ from worker.cli.options import (
 from worker.cli.output import Format, Record, emit_list, emit_one, say
 from worker.cli.session import NothingMatchedError, with_endpoints
 from worker.endpoints import CreatedEndpoint, Endpoints, EndpointSettings, Page, RegisteredEndpoint, State
+from worker.settings import GuardRails
 
 COLUMNS = ("id", "tenant", "url", "event_types", "state", "state_reason", "rate", "burst", "in_flight", "max_in_flight")
 
@@ -69,6 +72,8 @@ def add(
     ] = None,
     reason: Reason = "",
     allow_network: AllowNetwork = None,
+    deny_network: DenyNetwork = None,
+    allow_port: AllowPort = None,
     allow_http: AllowHttp = None,
     database_url: DatabaseUrl = None,
     format_: OutputFormat = Format.table,
@@ -79,7 +84,7 @@ def add(
     async def work(endpoints: Endpoints) -> CreatedEndpoint:
         return await endpoints.create(url, tenant=tenant, keys=key or (), reason=reason, **settings)
 
-    created = with_endpoints(database_url, work, allow_network, allow_http)
+    created = with_endpoints(database_url, work, GuardRails(allow_network, deny_network, allow_port, allow_http))
     warn(created.warnings)
     emit_one({"id": created.id, "url": created.url, "key": created.key}, format_)
     say("keep the key: it is not shown again")
@@ -135,6 +140,8 @@ def set_(
     no_headers: Annotated[bool, typer.Option("--no-headers", help="Remove all custom headers.")] = False,
     reason: Reason = "",
     allow_network: AllowNetwork = None,
+    deny_network: DenyNetwork = None,
+    allow_port: AllowPort = None,
     allow_http: AllowHttp = None,
     database_url: DatabaseUrl = None,
     format_: OutputFormat = Format.table,
@@ -150,7 +157,8 @@ def set_(
         warn(await endpoints.set(endpoint_id, url=url, reason=reason, **settings))
         return await endpoints.get(endpoint_id)
 
-    emit_one(_shown(with_endpoints(database_url, work, allow_network, allow_http), format_), format_)
+    endpoint = with_endpoints(database_url, work, GuardRails(allow_network, deny_network, allow_port, allow_http))
+    emit_one(_shown(endpoint, format_), format_)
 
 
 @app.command()

@@ -11,10 +11,11 @@ from typing import Annotated, Any, BinaryIO, cast
 import typer
 
 from worker.cli.endpoints import warn
-from worker.cli.options import AllowHttp, AllowNetwork, DatabaseUrl, OutputFormat, Reason
+from worker.cli.options import AllowHttp, AllowNetwork, AllowPort, DatabaseUrl, DenyNetwork, OutputFormat, Reason
 from worker.cli.output import Format, Record, emit_list, say
 from worker.cli.session import FailedError, with_endpoints
 from worker.endpoints import CreatedEndpoint, Endpoints, EndpointSettings, NewEndpoint
+from worker.settings import GuardRails
 
 BATCH_LINES = 500
 LINE_BYTES_MAX = 1024 * 1024
@@ -24,6 +25,8 @@ def import_file(
     file: Annotated[str, typer.Argument(metavar="FILE", help="JSON lines; - for stdin.")],
     reason: Reason = "",
     allow_network: AllowNetwork = None,
+    deny_network: DenyNetwork = None,
+    allow_port: AllowPort = None,
     allow_http: AllowHttp = None,
     database_url: DatabaseUrl = None,
     format_: OutputFormat = Format.table,
@@ -45,7 +48,7 @@ def import_file(
                 made.extend(await _create(endpoints, batch, bad, reason))
 
         try:
-            with_endpoints(database_url, work, allow_network, allow_http)
+            with_endpoints(database_url, work, GuardRails(allow_network, deny_network, allow_port, allow_http))
         finally:  # also if it ends half-way: the keys of what was created are shown now or never
             emit_list(made, format_)
     say(f"{len(made)} created, {len(bad)} refused")

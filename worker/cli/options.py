@@ -46,6 +46,14 @@ AllowNetwork = Annotated[
     list[str] | None,
     typer.Option("--allow-network", metavar="CIDR", help="Let receivers be in this private network (repeatable)."),
 ]
+DenyNetwork = Annotated[
+    list[str] | None,
+    typer.Option("--deny-network", metavar="CIDR", help="Let no receiver be in this network, even if public (repeatable)."),
+]
+AllowPort = Annotated[
+    list[str] | None,
+    typer.Option("--allow-port", metavar="PORTS", help="Only these: 443, 8000-8999 or any (repeatable)."),
+]
 AllowHttp = Annotated[
     bool | None, typer.Option("--allow-http/--no-allow-http", help="Let receivers have plain http:// URLs, or not.")
 ]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from worker.core.backoff import parse_duration
-from worker.settings import ConfigurationError, ExitCode, Settings, read_retention, without_password
+from worker.settings import ConfigurationError, ExitCode, GuardRails, Settings, read_retention, without_password
 
 DEFAULT_CONCURRENCY = 64
 CONCURRENCY_MAX = 10_000
@@ -29,8 +29,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         settings = Settings.load(
             database_url=arguments.database_url,
-            allow_networks=arguments.allow_network,
-            allow_http=arguments.allow_http,
+            guards=GuardRails(arguments.allow_network, arguments.deny_network, arguments.allow_port, arguments.allow_http),
             transports=arguments.transports,
         )
         retention = read_retention({name: getattr(arguments, f"retain_{name}") for name in RETAINED})
@@ -85,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--database-url", metavar="URL", help="default: DATABASE_URL, then the credential database_url")
     parser.add_argument(
         "--allow-network", action="append", metavar="CIDR", help="let private addresses be dialled (repeatable)"
+    )
+    parser.add_argument(
+        "--deny-network", action="append", metavar="CIDR", help="let no address of it be dialled, even if public (repeatable)"
+    )
+    parser.add_argument(
+        "--allow-port", action="append", metavar="PORTS", help="dial only these: 443, 8000-8999 or any (repeatable)"
     )
     parser.add_argument("--allow-http", action=argparse.BooleanOptionalAction, help="let plain http:// be sent")
     parser.add_argument("--transports", metavar="FILE", help="how endpoints are reached that need more than public TLS (TOML)")

@@ -10,7 +10,7 @@ import anyio
 
 from worker.cli.output import say
 from worker.endpoints import EndpointRefusedError, Endpoints, NoSuchEndpointError
-from worker.settings import ConfigurationError, ExitCode, Settings, without_password
+from worker.settings import ConfigurationError, ExitCode, GuardRails, Settings, without_password
 from worker.store.database import Database, DatabaseError, DatabaseUnavailableError, connect
 from worker.store.migrate import IncompatibleSchemaError
 
@@ -48,15 +48,14 @@ def with_database(database_url: str | None, work: Callable[[Database], Awaitable
 def with_endpoints(
     database_url: str | None,
     work: Callable[[Endpoints], Awaitable[Result]],
-    allow_networks: list[str] | None = None,
-    allow_http: bool | None = None,
+    guards: GuardRails | None = None,
 ) -> Result:
     """Run `work` on the endpoints, as this user."""
-    settings = Settings.load(database_url=database_url, allow_networks=allow_networks, allow_http=allow_http)
+    settings = Settings.load(database_url=database_url, guards=guards)
 
     async def run() -> Result:
         async with Endpoints(
-            settings.database_url, actor=actor(), allow_networks=settings.allow_networks, allow_http=settings.allow_http
+            settings.database_url, actor=actor(), rules=settings.rules, allow_http=settings.allow_http
         ) as endpoints:
             return await work(endpoints)
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from worker.core.address import parse_networks
+from worker.core.address import AddressRules, parse_networks
 from worker.core.audit import worst_excess
 from worker.demo.receivers import Receiver, flaky, gone, healthy, slow
 from worker.embedded import embedded_postgres
@@ -83,7 +83,8 @@ async def _play(dsn: str) -> int:
 
 
 async def _register(dsn: str, parts: list[Part]) -> None:
-    async with Endpoints(dsn, actor="demo", allow_networks=parse_networks("127.0.0.0/8"), allow_http=True) as endpoints:
+    rules = AddressRules(allow=parse_networks("127.0.0.0/8"))
+    async with Endpoints(dsn, actor="demo", rules=rules, allow_http=True) as endpoints:
         for part in parts:
             made = await endpoints.create(part.receiver.url, **part.settings)
             part.endpoint_id, part.receiver.key = made.id, made.key

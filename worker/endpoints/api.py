@@ -8,8 +8,8 @@ from typing import Any, Self, Unpack
 
 import anyio
 
-from worker.core.address import Network
-from worker.endpoints.checks import URLJudge, to_changes, to_document
+from worker.core.address import AddressRules
+from worker.endpoints.checks import to_changes, to_document
 from worker.endpoints.model import (
     CreatedEndpoint,
     EndpointRefusedError,
@@ -21,6 +21,7 @@ from worker.endpoints.model import (
     RegisteredEndpoint,
     State,
 )
+from worker.endpoints.urls import URLJudge
 from worker.store.codec import dumps, loads
 from worker.store.database import DatabaseError, Row, connect
 from worker.store.sql import statements
@@ -40,11 +41,11 @@ class Endpoints:
     All of them raise DatabaseUnavailableError (`worker.store.database`) if the database is out of reach.
     """
 
-    def __init__(self, dsn: str, *, actor: str, allow_networks: Sequence[Network] = (), allow_http: bool = False) -> None:
+    def __init__(self, dsn: str, *, actor: str, rules: AddressRules | None = None, allow_http: bool = False) -> None:
         self._database = connect(dsn)
         self._turn = anyio.Lock()
         self._actor = actor
-        self._allow_networks, self._allow_http = tuple(allow_networks), allow_http
+        self._rules, self._allow_http = rules or AddressRules(), allow_http
         self._sql = statements()
 
     async def __aenter__(self) -> Self:
@@ -122,18 +123,18 @@ class Endpoints:
         await self._call("endpoint_enable", endpoint_id, self._actor, reason)
 
     def _judge(self) -> URLJudge:
-        return URLJudge(self._allow_networks, allow_http=self._allow_http)
+        return URLJudge(self._rules, allow_http=self._allow_http)
 
     async def _create_batch(
         self, batch: Sequence[NewEndpoint], judge: URLJudge, reason: str
     ) -> Iterable[CreatedEndpoint | RefusedEndpoint]:
-        verdicts = await judge.judge_many([new.url for new in batch])
+        explanations = await judge.explain_many([new.url for new in batch])
         results: dict[int, CreatedEndpoint | RefusedEndpoint] = {}
         documents: dict[int, dict[str, Any]] = {}
-        for n, (new, (error, _)) in enumerate(zip(batch, verdicts, strict=True)):
+        for n, (new, url) in enumerate(zip(batch, explanations, strict=True)):
             try:
-                if error is not None:
-                    raise EndpointRefusedError(error)
+                if url.denied is not None:
+                    raise EndpointRefusedError(url.denied)
                 documents[n] = to_document(new)
             except EndpointRefusedError as refused:
                 results[n] = RefusedEndpoint(new.url, str(refused))
@@ -142,7 +143,7 @@ class Endpoints:
             if isinstance(outcome, EndpointRefusedError):
                 results[n] = RefusedEndpoint(batch[n].url, str(outcome))
             else:
-                warning = verdicts[n][1]
+                warning = explanations[n].warning
                 results[n] = CreatedEndpoint(outcome["id"], batch[n].url, outcome["key"], (warning,) if warning else ())
         return [results[n] for n in range(len(batch))]
 

@@ -1,23 +1,15 @@
-"""Whether an endpoint may be like this: judged before anything is written, with the rule that forbids it."""
+"""Whether an endpoint may have these settings: judged before anything is written, with the rule that forbids it."""
 
 import math
 import re
-import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import anyio
-import anyio.to_thread
-
-from worker.core.address import Network, is_address, judge
 from worker.core.backoff import parse_schedule
 from worker.core.headers import check_headers
 from worker.core.signing import SigningKey
-from worker.core.url import parse_url
 from worker.endpoints.model import EndpointRefusedError, EndpointSettings, NewEndpoint
 
-RESOLVE_SECONDS_MAX = 5.0
-RESOLVERS_MAX = 32
 RETRIES_MAX = 100
 TENANT_BYTES_MAX = 255
 
@@ -65,62 +57,6 @@ def to_document(new: NewEndpoint) -> dict[str, Any]:
     except ValueError as error:
         raise EndpointRefusedError(f"{error}; leave it out and one is made") from None
     return {"url": new.url, "tenant": tenant, "settings": to_changes(new.settings), "keys": keys}
-
-
-class URLJudge:
-    """Judges URLs and the addresses behind them. Each host is resolved once in this object's (short) life."""
-
-    def __init__(self, allow_networks: Sequence[Network] = (), *, allow_http: bool = False) -> None:
-        self._allow_networks, self._allow_http = tuple(allow_networks), allow_http
-        self._judged: dict[str, tuple[str | None, str | None]] = {}
-
-    async def judge_many(self, urls: Sequence[str]) -> list[tuple[str | None, str | None]]:
-        """Return (error, warning) for each URL, resolving several hosts at once."""
-        targets = [self._parse(url) for url in urls]
-        limiter = anyio.CapacityLimiter(RESOLVERS_MAX)
-        async with anyio.create_task_group() as group:
-            for host in {host for host, _ in targets if host is not None} - self._judged.keys():
-                group.start_soon(self._look_up, host, limiter)
-        return [(error, None) if host is None else self._judged[host] for host, error in targets]
-
-    async def judge(self, url: str) -> tuple[str, ...]:
-        """Return the warnings about a URL, or raise EndpointRefusedError."""
-        error, warning = (await self.judge_many([url]))[0]
-        if error is not None:
-            raise EndpointRefusedError(error)
-        return () if warning is None else (warning,)
-
-    def _parse(self, url: str) -> tuple[str | None, str | None]:
-        """Return (host, None) or (None, error)."""
-        try:
-            return parse_url(url, allow_http=self._allow_http).host, None
-        except (ValueError, TypeError, AttributeError) as error:  # from a caller without types, a URL may be anything
-            return None, str(error) if isinstance(url, str) else "the URL is not a text"
-
-    async def _look_up(self, host: str, limiter: anyio.CapacityLimiter) -> None:
-        addresses = [host] if is_address(host) else await _resolve(host, limiter)
-        denied = None
-        for address in addresses:
-            if rule := judge(address, self._allow_networks):
-                shown = host if address == host else f"{host} resolves to {address}, which"
-                advice = "--allow-network or WEBHOOK_WORKER_ALLOW_NETWORKS can allow it"
-                denied = f"{shown} is denied by the address rules ({rule}); {advice}"
-                break
-        warning = None if addresses else f"{host} does not resolve now; its deliveries fail until it does"
-        self._judged[host] = (denied, warning)
-
-
-async def _resolve(host: str, limiter: anyio.CapacityLimiter) -> list[str]:
-    """Return the host's addresses, none if it has none or they do not come in time. A slow resolver's thread is left."""
-    with anyio.move_on_after(RESOLVE_SECONDS_MAX):
-        try:
-            answers = await anyio.to_thread.run_sync(
-                lambda: socket.getaddrinfo(host, None, type=socket.SOCK_STREAM), abandon_on_cancel=True, limiter=limiter
-            )
-        except (OSError, UnicodeError):
-            return []
-        return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in answers))
-    return []
 
 
 def _storable(text: str) -> bool:

@@ -60,7 +60,7 @@ class Dialer:
         step = "dns"
         try:
             with anyio.fail_after(seconds):
-                addresses = await self._resolver.resolve(origin.host)
+                addresses = await self._resolver.resolve(origin.host, origin.port)
                 step = "connect"
                 connection = await _Race(lambda: self._connection(origin, lost), origin.port).first(addresses)
                 step = "tls_handshake"

@@ -3,14 +3,14 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import anyio
 
-from worker.core.address import Network, is_address, judge
+from worker.core.address import AddressRules, is_address
 from worker.http.connection import WireError
 
 ADDRESSES_MAX = 16
@@ -48,16 +48,19 @@ def look_up(host: str) -> list[str]:
 class Resolver:
     """Resolves and judges. One bad answer spoils them all: a name that mixes them is not to be trusted."""
 
-    def __init__(self, allow: Sequence[Network] = (), look_up: Callable[[str], list[str]] = look_up) -> None:
+    def __init__(self, rules: AddressRules | None = None, look_up: Callable[[str], list[str]] = look_up) -> None:
+        self._rules = rules or AddressRules()
         self._look_up = look_up
         self._is_address = lru_cache(KEPT_MAX)(is_address)
-        self._judge = lru_cache(KEPT_MAX)(lambda address: judge(address, allow))
+        self._judge = lru_cache(KEPT_MAX)(self._rules.judge)
         self._names: dict[str, _Name] = {}
         self._asking: set[asyncio.Task[None]] = set()
         self._limits: dict[bool | None, anyio.CapacityLimiter] = {}
 
-    async def resolve(self, host: str) -> list[str]:
-        """Return the addresses that may be dialled, in order. WireError: `dns`, or `blocked_address` with the rule."""
+    async def resolve(self, host: str, port: int) -> list[str]:
+        """Return the addresses that may be dialled, in order. WireError: `dns`, `blocked_address` or `blocked_port`."""
+        if rule := self._rules.judge_port(port):
+            raise WireError("blocked_port", f"port {port} is denied ({rule})")
         addresses = [host] if self._is_address(host) else await self._answers(host)
         for address in addresses:
             if rule := self._judge(address):

@@ -15,18 +15,23 @@ class Hand:
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self._limits, self._clock = limits, clock
-        self._ended, self._since, self._per_second = 0, clock(), 0.0
+        self._carried, self._lane_seconds = 0, 0.0
+        self._since, self._per_second = clock(), 0.0
 
-    def ended(self) -> None:
-        """Count one delivery that a lane is through with."""
-        self._ended += 1
+    def carried(self, seconds: float) -> None:
+        """Count one delivery that a lane is through with, after so long."""
+        self._carried += 1
+        self._lane_seconds += seconds
 
     @property
     def ahead(self) -> int:
         """How many deliveries more than there are lanes the worker should hold now: the work of a moment."""
         now = self._clock()
         if now - self._since >= MEASURE_SECONDS:
-            self._per_second, self._ended, self._since = self._ended / (now - self._since), 0, now
+            # What the lanes could do if all were busy (Little's law): what they did says little while they wait for claims.
+            busy = self._lane_seconds / self._limits.concurrency
+            self._per_second = self._carried / min(now - self._since, max(busy, 1e-6))
+            self._carried, self._lane_seconds, self._since = 0, 0.0, now
         return max(self._limits.ahead_min, int(self._per_second * self._limits.ahead_seconds))
 
     @property

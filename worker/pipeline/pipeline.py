@@ -208,7 +208,6 @@ class Pipeline:
                 attempted = await self._deliver(delivery)
             finally:
                 self._at_work -= 1
-                self._hand.ended()
                 self._ready.done(delivery, attempted=attempted)
 
     async def _deliver(self, delivery: Delivery) -> bool:
@@ -261,6 +260,7 @@ class Pipeline:
 
     def _classify(self, delivery: Delivery, exchange: Exchange, started: float) -> None:
         now = self._clock()
+        self._hand.carried(now - started)
         decision = decide(delivery, exchange, self._database_clock.unix(now), self._chance())
         if quiet := QUIET_SECONDS_MAX if decision.disable_reason else decision.hold_seconds:
             self._quiet_until = {endpoint: until for endpoint, until in self._quiet_until.items() if until > now}

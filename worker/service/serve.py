@@ -48,9 +48,7 @@ async def serve(options: ServeOptions) -> bool:
     name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
     store = PostgresStore(settings.database_url, name)
     idle_max = _idle_connections_max(options.limits.concurrency)
-    sender = make_sender(
-        settings.transports, Resolver(settings.allow_networks), allow_http=settings.allow_http, idle_max=idle_max
-    )
+    sender = make_sender(settings.transports, Resolver(settings.rules), allow_http=settings.allow_http, idle_max=idle_max)
     pipeline = Pipeline(
         store,
         sender,

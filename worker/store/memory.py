@@ -6,7 +6,7 @@ waits. Times are the clock's Unix seconds as floats; a moment that never comes i
 
 import math
 from bisect import bisect_left, insort
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -48,7 +48,7 @@ class MemoryStore(MemorySchedule):
         fair = math.ceil(rows_max / len(visit)) if visit else 0
         quotas = {s.config.id: min(s.room(now), max(s.expected, fair)) for s in visit}
         taken, rows, bytes_before = defaultdict[int, list[int]](list), 0, 0
-        due_at: dict[int, float] = {}
+        due_at, seen, left = dict[int, float](), Counter[int](), Counter[int]()
         for nth, sched, run_at, id_ in self._in_turn(visit, quotas, now):
             endpoint_id = sched.config.id
             if nth <= quotas[endpoint_id] and run_at <= now and rows < rows_max and bytes_before <= bytes_max:
@@ -56,14 +56,17 @@ class MemoryStore(MemorySchedule):
                 rows += 1
             else:
                 due_at[endpoint_id] = min(due_at.get(endpoint_id, math.inf), run_at)
+                left[endpoint_id] += run_at <= now
+            seen[endpoint_id] += run_at <= now
             bytes_before += len(self.deliveries[id_].event.payload)
         self._claim_id += bool(visit)
         lease = max([LEASE_SECONDS_MIN, *(2 * self._endpoints[id_].config.timeout_seconds for id_ in taken)])
         claim = Claim(self._claim_id, lease, 0.0)
-        last, deliveries = {s.config.tenant: self._last_turn(s.config.tenant, QUANTUM) for s in visit}, list[Delivery]()
+        last, deliveries = {s.config.tenant: self._last_turn(s.config.tenant, again=True) for s in visit}, list[Delivery]()
         for s in visit:
             deliveries += self._take(s, taken[s.config.id], claim, now)
-            self._visit_again(s, due_at.get(s.config.id), last, now)
+            known = QUANTUM if seen[s.config.id] > QUANTUM else left[s.config.id]
+            self._visit_again(s, due_at.get(s.config.id), known, last, now)
         more = any(s.turn is not None and wanted(s, avoid) for s in self._endpoints.values())
         if not deliveries:
             return Claimed(now, more=more)

@@ -47,8 +47,8 @@ class MemorySchedule(MemoryTables):
         last_new: dict[str, float] = {}
         for sched in sorted(fired, key=lambda s: s.next_at):
             tenant = sched.config.tenant
-            rows = BESIDE_OTHERS if self._last_turn(tenant, QUANTUM) > self._virtual_now else 1
-            last_new[tenant] = last_new.get(tenant, self._last_turn(tenant, 1)) + rows / self._weight(tenant)
+            rows = BESIDE_OTHERS if self._last_turn(tenant, again=True) > self._virtual_now else 1
+            last_new[tenant] = last_new.get(tenant, self._last_turn(tenant, again=False)) + rows / self._weight(tenant)
             places.append((last_new[tenant], sched))
         expected = 0
         visit: list[Sched] = []
@@ -60,19 +60,20 @@ class MemorySchedule(MemoryTables):
             expected += sched.expected * wanted(sched, avoid)
         return visit
 
-    def _last_turn(self, tenant: str, expected: int) -> float:
-        """The last turn of a tenant's endpoints of this kind, or now: virtual time."""
-        turns = [s.turn for s in self._endpoints.values() if s.config.tenant == tenant and s.expected == expected]
+    def _last_turn(self, tenant: str, *, again: bool) -> float:
+        """The last turn of a tenant's endpoints that have just become due, or that have more; or now: virtual time."""
+        turns = [s.turn for s in self._endpoints.values() if s.config.tenant == tenant and (s.expected > 1) == again]
         return max([self._virtual_now, *(turn for turn in turns if turn is not None)])
 
-    def _visit_again(self, sched: Sched, due_at: float | None, last: dict[str, float], now: float) -> None:
+    def _visit_again(self, sched: Sched, due_at: float | None, due_rows: int, last: dict[str, float], now: float) -> None:
         """Say when to look at an endpoint again: in its next turn, at a time, or when somebody says so."""
         again = math.inf if due_at is None or sched.waits else max(due_at, sched.ready_at(max(sched.tat, now), now))
         sched.turn, sched.expected, sched.next_at = None, 1, again
         if again <= now:
             tenant = sched.config.tenant
-            last[tenant] += QUANTUM / self._weight(tenant)
-            sched.turn, sched.expected, sched.next_at = last[tenant], QUANTUM, math.inf
+            expected = max(2, due_rows)
+            last[tenant] += expected / self._weight(tenant)
+            sched.turn, sched.expected, sched.next_at = last[tenant], expected, math.inf
 
     def _weight(self, tenant: str) -> float:
         return self._weights.get(tenant, 1.0)
@@ -80,9 +81,14 @@ class MemorySchedule(MemoryTables):
     def _in_turn(self, visit: list[Sched], quotas: dict[int, int], now: float) -> list[tuple[int, Sched, float, int]]:
         """The rows of a claim in the order in which they are taken: tenants take turns, and the endpoints of each.
 
-        One row more of each endpoint than may be taken: it tells when the endpoint is due again.
+        More rows of each endpoint than may be taken: they tell when the endpoint is due again, and how much it has then.
         """
-        seen = [(nth, s, run_at, id_) for s in visit for nth, (run_at, id_) in enumerate(s.queue[: quotas[s.config.id] + 1], 1)]
+        looks = {id_: max(quota, min(4 * quota, QUANTUM)) for id_, quota in quotas.items()}
+        seen = [
+            (nth, s, run_at, id_)
+            for s in visit
+            for nth, (run_at, id_) in enumerate(s.queue[: min(s.room(now), looks[s.config.id]) + 1], 1)
+        ]
         seen.sort(key=lambda row: (row[0], row[1].config.id))
         turns: dict[tuple[str, bool], float] = defaultdict(float)
         keyed = []
