@@ -12,6 +12,7 @@ NAMES = (
     "burst",
     "claim-growth",
     "cold-start",
+    "compare",
     "fairness",
     "fan-out",
     "held-snapshot",

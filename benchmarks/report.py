@@ -3,7 +3,9 @@
 import os
 import platform
 import sys
+import sysconfig
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -26,7 +28,21 @@ class Report:
 
 def machine() -> dict[str, Any]:
     """Describe this machine, without its name."""
-    return {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
+    return {
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "build": python_build(),
+    }
+
+
+def python_build() -> str:
+    """Say whether this CPython was built with profile-guided optimization, which makes a fifth of difference."""
+    if sys.base_prefix == "/usr" and Path("/etc/debian_version").exists():
+        return "Debian's, with profile-guided optimization"  # which it does not tell by its configuration
+    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    return f"{'with' if optimized else 'without'} profile-guided optimization"
 
 
 def progress(text: str) -> None:

@@ -10,12 +10,11 @@ one, which is then remembered.
 import re
 import statistics
 import subprocess
-import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.report import Report, progress
+from benchmarks.report import Report, progress, python_build
 from benchmarks.stage import (
     CERTIFICATES,
     ROOT,
@@ -31,6 +30,7 @@ from benchmarks.stage import (
 from worker.store.database import Database
 
 BASELINE = Path(__file__).parent / "baseline"
+CONTESTANTS = Path(__file__).parent / "contestants"
 ENDPOINTS = 100
 TIMES_BARE_MAX = 1.4
 TIMES_PLAIN_MAX = 1.5
@@ -91,9 +91,7 @@ def _judge(rounds: dict[str, list[Round]], textbook: dict[str, Cost]) -> Report:
     for name, cost in textbook.items():
         ours = statistics.median(one.plain.cpu_us for one in rounds[name])
         rows.append(_row(f"textbook (asyncpg + httpx.AsyncClient), {name}", [cost], "our worker", cost.cpu_us / ours))
-    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
-    note = f"CPython here was built {'with' if optimized else 'without'} profile-guided optimization"
-    return Report(TARGET, holds, rows, [note])
+    return Report(TARGET, holds, rows, [f"CPython here was built {python_build()}"])
 
 
 def _row(contestant: str, costs: list[Cost], beside: str, times: float) -> dict[str, Any]:
@@ -170,19 +168,30 @@ def _bare(dsn: str, python: str, receiver: CountingReceiver, name: str) -> Cost:
         text=True,
         check=True,
     )
-    return _printed(done, name)
-
-
-def _textbook(dsn: str, python: str, receiver: CountingReceiver, deliveries: int) -> Cost:
-    command = [python, "-m", "benchmarks.contestants.textbook", dsn, f"http://127.0.0.1:{receiver.port}/", str(deliveries)]
-    return _printed(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True), "textbook")
-
-
-def _printed(done: "subprocess.CompletedProcess[str]", name: str) -> Cost:
     found = re.search(r"second half (\d+)/s (\d+)us", done.stdout)
     if not found:
         raise RuntimeError(f"{name}: {done.stdout}{done.stderr}")
     return Cost(float(found[2]), float(found[1]))
+
+
+def _textbook(dsn: str, python: str, receiver: CountingReceiver, deliveries: int) -> Cost:
+    async def load(database: Database) -> None:
+        await database.script([(CONTESTANTS / "textbook.sql").read_text()])
+        await database.value(
+            "with w as (insert into textbook.webhook (url, payload) "
+            "select $1::text || n % 100, repeat('x', 1024) from generate_series(1, $2::int) as n returning 1) "
+            "select count(*) from w",
+            f"http://127.0.0.1:{receiver.port}/", deliveries,
+        )  # fmt: skip
+
+    on_database(dsn, load)
+    before = receiver.count()
+    command = [python, "-m", "benchmarks.contestants.textbook", dsn]
+    with subprocess.Popen(command, cwd=ROOT) as worker:
+        try:
+            return steady_cost(worker, receiver, before, deliveries, 0.5)
+        finally:
+            worker.kill()
 
 
 def _handshakes(python: str, receiver: CountingReceiver) -> tuple[float, float]:

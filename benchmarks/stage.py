@@ -22,9 +22,10 @@ ROOT = Path(__file__).parents[1]
 
 
 def interpreters() -> dict[str, str]:
-    """Return the runtimes that are set up here, by name."""
-    found = {"CPython": ROOT / ".venv/bin/python", "PyPy": ROOT / ".venv-pypy/bin/python"}
-    return {name: str(path) for name, path in found.items() if path.exists()} or {sys.implementation.name: sys.executable}
+    """Return the runtimes that are set up here, by name: the CPython that runs this, and PyPy."""
+    cpython = Path(sys.executable) if sys.implementation.name == "cpython" else ROOT / ".venv/bin/python"
+    found = {"CPython": cpython, "PyPy": ROOT / ".venv-pypy/bin/python"}
+    return {name: str(path) for name, path in found.items() if path.exists()}
 
 
 @contextmanager

@@ -1,15 +1,19 @@
 """The judges of the benchmarks: each must be able to say no."""
 
+import json
 import math
 
 import pytest
 
 from benchmarks import burst, fairness, fan_out, held_snapshot, idle, origins, sender, steps
 from benchmarks.arrivals import Arrival, first_arrivals, latencies, percentile
+from benchmarks.compare.goals import judge
+from benchmarks.compare.publish import BEGIN, END, README, table, with_table
 from benchmarks.stage import Cost
 from worker.store.postgres import PostgresStore
 
 EVENTS = 10
+COMPARISON = README.parent / "benchmarks/results/compare-unreleased.json"
 
 
 def test_percentile_is_the_nearest_rank() -> None:
@@ -108,13 +112,19 @@ def test_steps_are_judged(us: float, *, holds: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpu_us", "files", "rss_mb", "holds"),
-    [(20.0, 120, 60.0, True), (20.1, 100, 50.0, False), (20.0, 121, 50.0, False), (20.0, 100, 60.1, False)],
-    ids=["good", "dear", "files", "memory"],
+    ("cpu_us", "files", "rss_mb", "few_mb", "holds"),
+    [
+        (20.0, 120, 60.0, 80.0, True),
+        (20.1, 100, 50.0, 80.0, False),
+        (20.0, 121, 50.0, 80.0, False),
+        (20.0, 100, 60.1, 80.0, False),
+        (20.0, 120, 60.0, 80.1, False),
+    ],
+    ids=["good", "dear", "files", "growth", "memory"],
 )
-def test_origins_are_judged(cpu_us: float, files: int, rss_mb: float, *, holds: bool) -> None:
-    """Cost, files and memory can each fail it."""
-    few = origins.Measured(Cost(10.0, 1.0), (100, 100), (50.0, 50.0))
+def test_origins_are_judged(cpu_us: float, files: int, rss_mb: float, few_mb: float, *, holds: bool) -> None:
+    """Cost, files, growth and memory can each fail it."""
+    few = origins.Measured(Cost(10.0, 1.0), (100, 100), (70.0, few_mb))
     many = origins.Measured(Cost(cpu_us, 1.0), (100, files), (50.0, rss_mb))
     assert origins._judge({"CPython": {"few": few, "many": many}}).holds == holds
 
@@ -128,3 +138,47 @@ def test_fan_out_is_judged(enqueue_ms: float, seconds: float, wrong: int, *, hol
     """A producer that waits, slow workers, and a delivery too many or too few each fail it."""
     row = {"enqueue_ms_median": enqueue_ms, "workers_seconds_median": seconds, "wrong_endpoints": wrong}
     assert fan_out._judge([row]).holds == holds
+
+
+@pytest.mark.parametrize(
+    ("cpython", "pypy", "per_second", "failed"),
+    [
+        (50.0, 40.0, 6000.0, []),
+        (50.1, 40.0, 6000.0, ["CPython costs 0.0501 times textbook"]),
+        (50.0, 40.1, 6000.0, ["PyPy costs 0.0401 times textbook"]),
+        (50.0, 40.0, 5000.0, ["CPython delivers 1 times", "PyPy delivers 1 times"]),
+        (50.0, 46.1, 6000.0, ["PyPy costs 0.0461 times textbook", "PyPy costs 1.28 times bare Go"]),
+        (54.1, 40.0, 6000.0, ["CPython costs 0.0541 times textbook", "CPython costs 1.5 times bare Go"]),
+        (100.1, 40.0, 6000.0, ["CPython costs 0.1 times", "CPython costs 1 times Graphile", "CPython costs 2.78 times"]),
+    ],
+    ids=["good", "textbook", "textbook PyPy", "slow", "Go PyPy", "Go", "Graphile"],
+)
+def test_the_comparison_is_judged(cpython: float, pypy: float, per_second: float, failed: list[str]) -> None:
+    """Each goal can fail, and says by how much."""
+    costs = {
+        "webhook-worker, CPython": (cpython, per_second),
+        "webhook-worker, PyPy": (pypy, per_second),
+        "textbook (asyncpg + httpx.AsyncClient), CPython": (1000.0, 300.0),
+        "Graphile Worker (undici)": (100.0, 5000.0),
+        "bare Go worker (pgx, net/http)": (36.0, 9000.0),
+    }
+    goals = judge({name: {"worker_us": cost, "per_second": many} for name, (cost, many) in costs.items()})
+    assert len(goals) == 8
+    missed = [goal for goal, held in goals.items() if not held]
+    assert len(missed) == len(failed)
+    assert all(goal.startswith(start) for goal, start in zip(missed, failed, strict=True))
+
+
+def test_a_goal_needs_its_contestant() -> None:
+    """Beside who did not run, nothing is claimed."""
+    assert judge({"webhook-worker, CPython": {"worker_us": 1.0, "per_second": 1.0}}) == {}
+
+
+def test_the_table_of_the_readme_is_of_the_committed_results() -> None:
+    """Nobody edits it by hand, and it holds who was measured."""
+    report = json.loads(COMPARISON.read_text())
+    readme = README.read_text()
+    assert BEGIN in readme
+    assert END in readme
+    assert with_table(readme, report) == readme
+    assert table(report).count("\n") == 2 + sum(row["series"] == "comparison" for row in report["rows"])
