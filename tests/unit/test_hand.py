@@ -1,4 +1,4 @@
-"""How much a worker takes into its hand, by what its lanes could do."""
+"""How much a worker takes into its hand, by what its lanes carry."""
 
 from worker.pipeline.hand import MEASURE_SECONDS, Hand
 from worker.pipeline.limits import Limits
@@ -6,36 +6,42 @@ from worker.pipeline.limits import Limits
 LIMITS = Limits(concurrency=10, claimed_max=100, ahead_seconds=0.1, ahead_min=4)
 
 
-def hand_after(deliveries: list[float]) -> Hand:
-    """A hand that has seen deliveries of so many seconds each in one period."""
+class Clock:
+    """Time that passes when it is told to."""
+
     now = 0.0
-    hand = Hand(LIMITS, lambda: now)
-    for seconds in deliveries:
-        hand.carried(seconds)
-    now = MEASURE_SECONDS
-    return hand
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def ahead_after(hand: Hand, clock: Clock, deliveries: int) -> int:
+    """So many deliveries end in one period."""
+    for _ in range(deliveries):
+        hand.ended()
+    clock.now += MEASURE_SECONDS
+    return hand.ahead
 
 
 def test_a_new_worker_begins_with_little() -> None:
     """It knows nothing of its receivers."""
-    assert LIMITS.ahead_min == Hand(LIMITS, lambda: 0.0).ahead
+    assert LIMITS.ahead_min == Hand(LIMITS, Clock()).ahead
 
 
-def test_busy_lanes_take_what_they_are_through_with_in_a_moment() -> None:
-    """Ten lanes that were busy all the time carried 50 in a quarter of a second: 20 in a tenth."""
-    assert 20 == hand_after([0.05] * 50).ahead
+def test_lanes_take_what_they_are_through_with_in_a_moment() -> None:
+    """Fifty in a quarter of a second are twenty in a tenth; and there is a limit."""
+    clock = Clock()
+    hand = Hand(LIMITS, clock)
+    assert 20 == ahead_after(hand, clock, 50)
+    assert 30 == hand.size
+    ahead_after(hand, clock, 10_000)
+    assert LIMITS.claimed_max == hand.size
 
 
-def test_lanes_that_wait_for_claims_are_not_thought_slow() -> None:
-    """The same lanes, idle most of the time, could have carried five times as much: what they were given says little."""
-    assert 20 == hand_after([0.05] * 10).ahead
-
-
-def test_one_that_hangs_does_not_hide_how_quick_the_others_are() -> None:
-    """What was carried in all is never thought too much."""
-    assert 20 == hand_after([0.01] * 49 + [15.0]).ahead
-
-
-def test_the_hand_has_a_limit() -> None:
-    """However quick the receivers."""
-    assert LIMITS.claimed_max == hand_after([0.0001] * 10_000).size
+def test_lanes_that_run_dry_are_given_more() -> None:
+    """What they carried says how much they were given, not what they could: twice that is tried, as long as they run dry."""
+    clock = Clock()
+    hand = Hand(LIMITS, clock)
+    hand.starved()
+    assert 40 == ahead_after(hand, clock, 50)
+    assert 40 == ahead_after(hand, clock, 100)

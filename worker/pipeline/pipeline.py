@@ -106,10 +106,12 @@ class Pipeline:
 
     async def _claim(self) -> None:
         """Keep the lanes supplied. Claims again at once while there is more, else after `poll_seconds`."""
-        failures = 0
+        failures, more = 0, False
         while not self.stopping:
             for delivery in self._ready.surplus():
                 self._release(delivery)
+            if more and not self._ready.waiting:
+                self._hand.starved()
             rows = self._room()
             if rows < self._limits.ahead_min // 2:
                 await self._recorder.progress_or_timeout(self._limits.poll_seconds)
@@ -132,7 +134,8 @@ class Pipeline:
                 failures += 1
                 continue
             self._accept(claimed, asked + claimed.waited_seconds)
-            if not claimed.more:
+            more = claimed.more
+            if not more:
                 await self._wait(self._limits.poll_seconds)
 
     def _room(self) -> int:
@@ -208,6 +211,7 @@ class Pipeline:
                 attempted = await self._deliver(delivery)
             finally:
                 self._at_work -= 1
+                self._hand.ended()
                 self._ready.done(delivery, attempted=attempted)
 
     async def _deliver(self, delivery: Delivery) -> bool:
@@ -260,7 +264,6 @@ class Pipeline:
 
     def _classify(self, delivery: Delivery, exchange: Exchange, started: float) -> None:
         now = self._clock()
-        self._hand.carried(now - started)
         decision = decide(delivery, exchange, self._database_clock.unix(now), self._chance())
         if quiet := QUIET_SECONDS_MAX if decision.disable_reason else decision.hold_seconds:
             self._quiet_until = {endpoint: until for endpoint, until in self._quiet_until.items() if until > now}
