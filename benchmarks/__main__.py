@@ -23,6 +23,8 @@ NAMES = (
     "sender",
     "steps",
 )
+MODULES = {"compare": "compare.suite"}
+"""Where the name is not the module's."""
 
 
 def main() -> int:
@@ -33,7 +35,7 @@ def main() -> int:
     parser.add_argument("--scale", type=_factor, default=1.0, metavar="X", help="multiply the sizes by X (default 1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
-    module = importlib.import_module(f"benchmarks.{arguments.name.replace('-', '_')}")
+    module = importlib.import_module(f"benchmarks.{MODULES.get(arguments.name, arguments.name.replace('-', '_'))}")
     report: Report = module.run(quick=arguments.quick, scale=arguments.scale)
     if arguments.json:
         how = {"benchmark": arguments.name, "quick": arguments.quick, "scale": arguments.scale, "machine": machine()}
