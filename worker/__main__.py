@@ -23,7 +23,7 @@ def main() -> None:
 def _make_room() -> None:
     """On PyPy, start again with a larger nursery, which it can only be told from outside; unless somebody has told it one."""
     if sys.implementation.name == "pypy" and "PYPY_GC_NURSERY" not in os.environ:
-        os.environ.update(GC)
+        os.environ.update({**GC, **os.environ})
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
 
 

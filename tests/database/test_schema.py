@@ -232,4 +232,5 @@ async def test_maintain_makes_partitions(database: Database) -> None:
     await database.script([f"drop table {await database.value(WEEK, 'attempt', 3)}"])
     turns = [await database.value("select webhook.maintain()") for _ in range(9)]
     assert any('"partitions": 1' in done for done in turns)
+    assert '"more": true' in turns[0]  # housekeeping goes on at once
     assert await database.value("select webhook.maintain()") == "{}"

@@ -494,6 +494,8 @@ def test_explain_tells_each_step_and_its_rule(cli: Cli, monkeypatch: pytest.Monk
     assert ("address", "127.0.0.1", "denied", "--deny-network 127.0.0.1/32") == (
         steps("https://127.0.0.1/", "--allow-network", "127.0.0.0/8", "--deny-network", "127.0.0.1/32")[1][-1]
     )
+    refused = cli("endpoints", "explain", "https://9.9.9.9/", "--deny-network", "9.9.9.9/32").err
+    assert ("nothing else can allow it" in refused, "--allow-network" in refused) == (True, False)
     code, told = steps("https://receiver.invalid/")
     assert (1, ("dns", "receiver.invalid", "no address", None)) == (code, told[-1])
     code, told = steps("https://u@example.com/")

@@ -146,7 +146,7 @@ def _judge_security(unsealed: bool, settings: Settings) -> Iterator[Finding]:
     if rules.deny:
         yield Finding("other networks", "ok", f"{_listed(rules.deny)} refused besides: --deny-network")
     if not rules.ports:
-        yield Finding("ports", "ok", "those that browsers refuse are refused: mail, ssh, databases' and the like")
+        yield Finding("ports", "ok", "those that browsers refuse are refused: mail, ssh, X11 and the like")
     elif any(rules.judge_port(port) is None for port in BLOCKED_PORTS):
         yield Finding("ports", "warn", f"{format_ports(rules.ports)}: --allow-port, some of which browsers refuse")
     else:

@@ -16,10 +16,6 @@ from worker.endpoints.model import EndpointRefusedError
 
 RESOLVE_SECONDS_MAX = 5.0
 RESOLVERS_MAX = 32
-ADVICE = {
-    "address": "--allow-network or WEBHOOK_WORKER_ALLOW_NETWORKS can allow it",
-    "port": "--allow-port or WEBHOOK_WORKER_ALLOW_PORTS can allow it",
-}
 
 
 @dataclass(slots=True)
@@ -38,12 +34,16 @@ class Explanation:
         if self.target is None:
             return self.error
         if self.port_rule is not None:
-            return f"port {self.target.port} is denied ({self.port_rule}); {ADVICE['port']}"
+            advice = "--allow-port or WEBHOOK_WORKER_ALLOW_PORTS can allow it"
+            return f"port {self.target.port} is denied ({self.port_rule}); {advice}"
         for address, rule in self.addresses:
             if rule is not None:
                 host = self.target.host
                 shown = host if address == host else f"{host} resolves to {address}, which"
-                return f"{shown} is denied by the address rules ({rule}); {ADVICE['address']}"
+                advice = "--allow-network or WEBHOOK_WORKER_ALLOW_NETWORKS can allow it"
+                if rule.startswith("--deny-network"):
+                    advice = "nothing else can allow it"
+                return f"{shown} is denied by the address rules ({rule}); {advice}"
         return None
 
     @property
