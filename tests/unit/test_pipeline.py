@@ -174,6 +174,15 @@ async def test_once_with_nothing() -> None:
     assert 1 == store.claims
 
 
+async def test_endpoints_take_turns() -> None:
+    """What a claim brings of one endpoint in a row alternates with the others', each in its own order."""
+    other = replace(ENDPOINT, id=2)
+    batch = [delivery(1), delivery(2), delivery(3), delivery(4, endpoint=other), delivery(5, endpoint=other)]
+    store, sender = FakeStore([batch]), FakeSender()
+    await run_once(pipeline(store, sender, once=True, concurrency=1))
+    assert [b"1", b"4", b"2", b"5", b"3"] == sender.bodies
+
+
 @pytest.mark.fault(35)
 async def test_quiet() -> None:
     """When an endpoint asks for quiet, what was claimed of it with the same batch is given back, and others go on."""

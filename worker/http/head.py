@@ -7,13 +7,15 @@ HEAD_BYTES_MAX = 64 * 1024
 CHUNKED = -1
 UNTIL_CLOSE = -2
 
-_HEAD = re.compile(
-    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?\r?\n"
-    rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[^\x00-\x08\x0a-\x1f\x7f]*+\r?\n)*+)\r?\n"
+_LINES = (
+    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?EOL"
+    rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[^\x00-\x08\x0a-\x1f\x7f]*+EOL)*+)EOL"
 )
+_HEAD = re.compile(_LINES.replace(b"EOL", rb"\r\n"))
+_HEAD_LONE_LF = re.compile(_LINES.replace(b"EOL", rb"\r?\n"))
 _HEAD_END = re.compile(rb"\n\r?\n")
 _FOLD = re.compile(rb"\r\n[ \t]+")
-_FRAMING = re.compile(rb"^(content-length|transfer-encoding|connection|retry-after):[ \t]*([^\r\n]*)", re.MULTILINE)
+_FRAMING = re.compile(rb"\n(content-length|transfer-encoding|connection|retry-after):[ \t]*([^\r\n]*[^\r\n \t]|)")
 _FIELD = re.compile(rb"([^:\r\n]+):[ \t]*([^\r\n]*)\r?\n")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
@@ -60,7 +62,7 @@ class HeadReader:
         self._buffer, self._searched = b"", 0
         fields = data.index(b"\n") + 1
         unfolded = data[:fields] + _FOLD.sub(b" ", data[fields : end.end()])
-        head = _HEAD.fullmatch(unfolded)
+        head = _HEAD.fullmatch(unfolded) or _HEAD_LONE_LF.fullmatch(unfolded)
         if head is None:
             raise ProtocolError(f"the head is malformed: {data[:40]!r}")
         return head, unfolded + data[end.end() :]
@@ -72,12 +74,13 @@ def framing(head: Head) -> tuple[int, bool, str | None, bytes | None]:
     The length is a number of bytes, CHUNKED or UNTIL_CLOSE; with a note it cannot be told, and nothing should be read.
     `reusable`: another response may follow on the connection.
     """
-    fields: dict[bytes, bytes] = {}
-    for name, value in _FRAMING.findall(head[3].lower()):
-        fields[name] = fields[name] + b"," + value if name in fields else value.rstrip(b" \t")
+    found = _FRAMING.findall(head[0].lower())
+    fields: dict[bytes, bytes] = dict(found)
+    if len(fields) < len(found):  # some field stands more than once: then its values are one list (RFC 9110, section 5.3)
+        fields = {name: b",".join(value for other, value in found if other == name) for name in fields}
     retry_after = _retry_after(head) if b"retry-after" in fields else None
     length, coding = fields.get(b"content-length"), fields.get(b"transfer-encoding")
-    reusable = head[1] == b"1" and b"close" not in fields.get(b"connection", b"") and not _has_lone_lf(head[0])
+    reusable = head[1] == b"1" and b"close" not in fields.get(b"connection", b"") and head.re is _HEAD
     if length is None:
         size: int | None = None
     elif _LENGTH.fullmatch(length):
@@ -101,10 +104,6 @@ def framing(head: Head) -> tuple[int, bool, str | None, bytes | None]:
 def headers(fields: bytes) -> list[tuple[bytes, bytes]]:
     """Return the fields of a head, in order, as they came."""
     return [(name, value.rstrip(b" \t")) for name, value in _FIELD.findall(fields)]
-
-
-def _has_lone_lf(text: bytes) -> bool:
-    return text.count(b"\n") != text.count(b"\r\n")
 
 
 def _retry_after(head: Head) -> bytes:

@@ -90,6 +90,8 @@ class Account:
     """Whether it had a lane since it was last looked at as one to forget."""
     waits: bool = False
     """Whether something of it is parked."""
+    line: Ground | None = None
+    """The line that it waits in."""
     lined_up: int = 0
     """When it was put into the line that it waits in: a number that rises."""
 

@@ -22,8 +22,8 @@ class Limits:
 
     @classmethod
     def for_lanes(cls, concurrency: int, drain_seconds: float = 20.0, slow_share: float = 0.5) -> "Limits":
-        """Eight deliveries a lane may be in hand, sent and unrecorded ones included; at least 64 and at most 2,000."""
-        claimed_max = min(max(64, 8 * concurrency), 2000)
+        """Eight deliveries a lane may be in hand, unrecorded ones included; at least 256, and at most 4,000 or two a lane."""
+        claimed_max = max(256, min(8 * concurrency, 4000), 2 * concurrency)
         return cls(concurrency, claimed_max, drain_seconds=drain_seconds, slow_share=slow_share)
 
 

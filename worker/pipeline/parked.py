@@ -59,7 +59,6 @@ class Parked:
         self._lanes, self._most = lanes, deliveries_max
         self._of: dict[int, deque[Delivery]] = {}
         self._lines: dict[Ground, dict[Tenant, OrderedDict[int, Account]]] = {ground: {} for ground in Ground}
-        self._line_of: dict[int, Ground] = {}
         self._numbers = itertools.count()
         self._resting: dict[int, float] = {}  # endpoints of which something was given back, until when
 
@@ -71,22 +70,29 @@ class Parked:
         self._of[account.endpoint].append(delivery)
         delivery.parked = True
         self.count += 1
-        if account.endpoint not in self._line_of:
+        if account.line is None:
             self.line_up(account)
 
     def unpark(self, account: Account) -> Delivery:
-        """Take out the oldest delivery of an endpoint."""
+        """Take out the oldest delivery of an endpoint, whose turn is over with that."""
         parked = self._of[account.endpoint]
         delivery = parked.popleft()
         self.count -= 1
-        self._left(account)
+        self._leave_line(account)
+        if not parked:
+            self._left(account)
         return delivery
 
     def line_up(self, account: Account) -> None:
-        """Put an endpoint at the end of the line for what it lacks; in none if one of its own lanes has to end first."""
+        """See that an endpoint is in the line for what it lacks, or in none if one of its own lanes has to end first."""
+        if not account.waits:
+            return
+        ground = self._lanes.ground(account)
+        if ground is account.line:
+            return
         self._leave_line(account)
-        if account.waits and (ground := self._lanes.ground(account)) is not None:
-            self._line_of[account.endpoint] = ground
+        if ground is not None:
+            account.line = ground
             self._lines[ground].setdefault(account.tenant, OrderedDict())[account.endpoint] = account
             account.lined_up = next(self._numbers)
 
@@ -125,7 +131,8 @@ class Parked:
                 surplus.append(parked.pop())
             room -= len(parked)
             slow_room -= len(parked) if slow else 0
-            self._left(account)
+            if not parked:
+                self._left(account)
         self.count -= len(surplus)
         return surplus
 
@@ -161,16 +168,15 @@ class Parked:
         return left
 
     def _left(self, account: Account) -> None:
-        """Note that something was taken out."""
-        if not self._of[account.endpoint]:
-            del self._of[account.endpoint]
-            account.waits = False
-            self._leave_line(account)
+        """Note that nothing of it is left."""
+        del self._of[account.endpoint]
+        account.waits = False
+        self._leave_line(account)
 
     def _leave_line(self, account: Account) -> None:
-        ground = self._line_of.pop(account.endpoint, None)
-        if ground is not None:
-            waiting = self._lines[ground][account.tenant]
+        if account.line is not None:
+            waiting = self._lines[account.line][account.tenant]
             del waiting[account.endpoint]
             if not waiting:
-                del self._lines[ground][account.tenant]
+                del self._lines[account.line][account.tenant]
+            account.line = None

@@ -3,7 +3,8 @@
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import anyio
 
@@ -153,7 +154,7 @@ class Pipeline:
             self._leases.add(claimed.claim, asked, len(claimed.deliveries))
             self.counts.claimed += len(claimed.deliveries)
         self._ready.weigh(claimed.weights)
-        for delivery in claimed.deliveries:
+        for delivery in _by_turns(claimed.deliveries):
             if self.stopping:  # while we asked
                 self._release(delivery)
             else:
@@ -174,7 +175,7 @@ class Pipeline:
             lead = self._sender.lead_seconds(delivery.endpoint.url, delivery.endpoint.transport)
             self._ready.put(delivery, self._database_clock.earliest(planned) - lead)
 
-    async def _check_before_write(self, delivery: Delivery, *, again: bool) -> None:
+    async def _check_before_write(self, delivery: Delivery, again: bool) -> None:
         """The last look before the first byte: the lease holds, the endpoint may be sent to, the planned moment is now."""
         if again and delivery.send_at is not None:
             delivery.send_at = await self._plan_again(delivery)
@@ -226,7 +227,7 @@ class Pipeline:
                 exchange = Exchange(outcome="bad_endpoint", error=delivery.endpoint.problem)
             else:
                 exchange = await self._sender.send(
-                    self._request(delivery, delivery.payload), lambda again: self._check_before_write(delivery, again=again)
+                    self._request(delivery, delivery.payload), partial(self._check_before_write, delivery)
                 )
         except NotSentError:
             self._release(delivery)
@@ -288,3 +289,15 @@ class Pipeline:
         await self._stop_requested.wait()
         await anyio.sleep(self._limits.drain_seconds)
         work.cancel()
+
+
+def _by_turns(deliveries: Iterable[Delivery]) -> list[Delivery]:
+    """Let endpoints take turns: a claim brings what it found at one of them in a row, which would wait for lanes in a row."""
+    turns: dict[int, int] = {}
+
+    def turn(delivery: Delivery) -> int:
+        endpoint = delivery.endpoint.id
+        turns[endpoint] = nth = turns.get(endpoint, 0) + 1
+        return nth
+
+    return sorted(deliveries, key=turn)

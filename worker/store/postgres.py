@@ -133,7 +133,7 @@ def _endpoint(id_: int, settings: dict[str, Any]) -> Endpoint:
 
 
 def _row(outcome: Outcome, now: float) -> list[Any]:
-    """The array that functions/300_record.sql documents."""
+    """The array that functions/300_record.sql documents; Postgres keeps microseconds, and digits beyond them cost."""
     delivery, decision, exchange = outcome.delivery, outcome.decision, outcome.exchange
     return [
         delivery.claim.id,
@@ -141,8 +141,8 @@ def _row(outcome: Outcome, now: float) -> list[Any]:
         decision.disposition,
         decision.outcome,
         exchange.status,
-        now - outcome.started,
-        outcome.duration_seconds,
+        round(now - outcome.started, 6),
+        round(outcome.duration_seconds, 6),
         escape(exchange.body) if exchange.body else None,
         exchange.error and escape(exchange.error.encode("utf-8", "backslashreplace")),
         decision.retry_seconds,
