@@ -42,7 +42,7 @@ TARGET = (
 DELIVERIES = {"CPython": (40_000, 40_000), "PyPy": (120_000, 60_000)}
 """Plain and TLS, of which the first part warms up."""
 
-QUICK = 0.6
+QUICK = 0.45
 WARM_UP = 0.6
 
 

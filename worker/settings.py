@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from worker.core.address import AddressRules, Network, parse_networks, parse_ports
 from worker.core.retention import Retention, parse_retention
+from worker.core.sealing import KeyRing
 
 CREDENTIAL_BYTES_MAX = 8192
 
@@ -62,6 +63,8 @@ class Settings:
     allow_http: bool = False
     transports: Path | None = None
     """A file that describes how endpoints are reached; see `worker.http.transports`."""
+    key_ring: KeyRing = field(default_factory=KeyRing)
+    """What endpoints' signing keys are sealed with."""
 
     @classmethod
     def load(
@@ -79,6 +82,7 @@ class Settings:
             guards.rules(),
             read_allow_http(guards.allow_http),
             Path(path) if path else None,
+            read_key_ring(),
         )
 
 
@@ -97,6 +101,24 @@ def read_database_url(flag: str | None = None, environ: Mapping[str, str] | None
         "the database URL is not set: give --database-url, the environment variable DATABASE_URL or the credential "
         "database_url, like postgresql://user@host:5432/name"
     )
+
+
+def read_key_ring(environ: Mapping[str, str] | None = None) -> KeyRing:
+    """Return the key-encryption keys of `WEBHOOK_WORKER_KEY_FILE`, else of the credential `key`, else none.
+
+    There is no flag: a command line is for all to read. No message contains a key. Raises ConfigurationError.
+    """
+    environ = os.environ if environ is None else environ
+    if name := environ.get("WEBHOOK_WORKER_KEY_FILE"):
+        path, source = Path(name), f"the key file {name} (WEBHOOK_WORKER_KEY_FILE)"
+    elif (directory := environ.get("CREDENTIALS_DIRECTORY")) and (path := Path(directory) / "key").exists():
+        source = f"the credentials file {path}"
+    else:
+        return KeyRing()
+    try:
+        return KeyRing.parse(_read_credential(path))
+    except ValueError as error:
+        raise ConfigurationError(f"{source}: {error}; `webhook-worker keys new NAME` prints a line for it") from None
 
 
 def read_networks(
@@ -188,6 +210,4 @@ def _read_credential(path: Path) -> str:
             return file.read(CREDENTIAL_BYTES_MAX).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigurationError(
-            f"the credentials file {path} cannot be read: {reason}; make it readable to this user"
-        ) from None
+        raise ConfigurationError(f"the file {path} cannot be read: {reason}; make it readable to this user") from None

@@ -157,7 +157,7 @@ async def measure(port: int) -> dict[str, float]:
         return REPEATS // LANES * LANES
 
     rows = 200
-    store = PostgresStore("", "steps", lambda _: CannedDatabase(rows))  # type: ignore[arg-type,return-value]  # of a database it needs no more
+    store = PostgresStore("", "steps", connect=lambda _: CannedDatabase(rows))  # type: ignore[arg-type,return-value]  # of a database it needs no more
 
     async def claims() -> int:
         for _ in range(REPEATS // rows):

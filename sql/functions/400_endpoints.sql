@@ -15,13 +15,8 @@ as $$
 declare
     secret bytea;
 begin
-    insert into webhook.endpoint (tenant, url) values (create_endpoint.tenant, create_endpoint.url)
-    returning endpoint.id into create_endpoint.id;
-    insert into webhook.tenant (tenant) values (create_endpoint.tenant) on conflict do nothing;
-    insert into webhook.endpoint_sched (endpoint_id, tenant_no)
-    select create_endpoint.id, t.no from webhook.tenant as t where t.tenant = create_endpoint.tenant;
-    perform webhook.change_endpoint(create_endpoint.id, settings);
-    perform webhook.subscribe(create_endpoint.id);
+    id := webhook.next_endpoint_id();
+    perform webhook.register_endpoint(id, url, tenant, settings, actor, reason);
     if keys is null or cardinality(keys) = 0 then
         -- 32 bytes out of 244 random bits; gen_random_uuid() draws on the server's strong source.
         keys := array['whsec_' || encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64')];
@@ -39,8 +34,32 @@ begin
         insert into webhook.endpoint_key (endpoint_id, secret) values (create_endpoint.id, secret);
     end loop;
     key := keys[1];
+end
+$$;
+
+-- The id of an endpoint that is yet to be registered: what seals its keys seals them for this one.
+create or replace function webhook.next_endpoint_id() returns bigint
+language sql volatile
+return nextval(pg_get_serial_sequence('webhook.endpoint', 'id'));
+
+-- An endpoint without keys; those who call this add some, in the same transaction.
+create or replace function webhook.register_endpoint(
+    id bigint, url text, tenant text, settings jsonb, actor text, reason text
+) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into webhook.endpoint (id, tenant, url) overriding system value
+    values (register_endpoint.id, register_endpoint.tenant, register_endpoint.url);
+    insert into webhook.tenant (tenant) values (register_endpoint.tenant) on conflict do nothing;
+    insert into webhook.endpoint_sched (endpoint_id, tenant_no)
+    select register_endpoint.id, t.no from webhook.tenant as t where t.tenant = register_endpoint.tenant;
+    perform webhook.change_endpoint(register_endpoint.id, settings);
+    perform webhook.subscribe(register_endpoint.id);
     insert into webhook.audit (actor, action, endpoint_id, reason, details)
-    values (actor, 'endpoint.create', create_endpoint.id, reason, jsonb_build_object('url', url, 'tenant', create_endpoint.tenant) || settings - 'headers');
+    values (actor, 'endpoint.create', register_endpoint.id, reason,
+            jsonb_build_object('url', url, 'tenant', register_endpoint.tenant) || settings - 'headers');
 end
 $$;
 

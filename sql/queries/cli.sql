@@ -1,15 +1,58 @@
 -- What operators and producer services ask. Filters that are null do not filter. Pages are keyset pages, newest first:
 -- the cursor is the last id of the page before. One row more than a page is asked for, to learn whether there is more.
 
+-- name: endpoint_ids
+-- The ids of so many endpoints that are yet to be registered.
+select webhook.next_endpoint_id() as id from generate_series(1, $1::int)
+
 -- name: endpoints_create
--- A batch of endpoints from a JSON array of {url, tenant, settings, keys}; the ids and keys in input order.
-select c.id, c.key
+-- Registers a batch of endpoints from a JSON array of {id, url, tenant, settings, keys}.
+select webhook.create_endpoint_with_keys(
+    (e.document ->> 'id')::bigint, e.document ->> 'url', e.document ->> 'tenant', e.document -> 'settings', e.document -> 'keys',
+    $2::text, $3::text
+) as id
 from jsonb_array_elements($1::text::jsonb) with ordinality as e (document, nth)
-cross join lateral webhook.create_endpoint(
-    e.document ->> 'url', e.document ->> 'tenant', e.document -> 'settings',
-    array(select jsonb_array_elements_text(e.document -> 'keys')), $2::text, $3::text
-) as c
 order by e.nth
+
+-- name: endpoint_rotate_key
+-- Adds a key, and ends the others after an overlap: endpoint, key as JSON, seconds, actor, reason.
+select webhook.rotate_key($1::bigint, $2::text::jsonb, make_interval(secs => $3::float8), $4::text, $5::text) as id
+
+-- name: endpoint_keys
+-- An endpoint's keys that are valid, the newest first.
+select k.id, k.scheme, k.sealed_with, encode(k.public_key, 'base64') as public_key, k.created_at, k.expires_at
+from webhook.endpoint_keys as k
+where k.endpoint_id = $1::bigint and coalesce(k.expires_at, 'infinity') > now()
+order by k.id desc
+
+-- name: keys_page
+-- Keys that are not sealed with this one: name, after id, rows.
+select k.id, k.endpoint_id, k.scheme, encode(k.secret, 'base64') as secret, k.sealed_with
+from webhook.endpoint_key as k
+where k.sealed_with is distinct from $1::text and k.id > $2::bigint
+order by k.id limit $3::int
+
+-- name: keys_reseal
+-- Writes keys that were sealed anew, as JSON; says how many.
+select webhook.reseal_keys($1::text::jsonb)
+
+-- name: keys_rotated
+-- Says in the audit log that keys were sealed anew: actor, reason, key-encryption key, how many, how many could not be.
+insert into webhook.audit (actor, action, reason, details)
+values ($1::text, 'keys.rotate', $2::text, jsonb_build_object('sealed_with', $3::text, 'keys', $4::int, 'failed', $5::int))
+
+-- name: audit_page
+-- What was done, the newest first: endpoint, delivery, actor, action or its beginning (endpoint.), since, cursor, rows.
+select a.id, a.at, a.actor, a.action, a.endpoint_id, a.delivery_id, a.reason, a.details::text as details
+from webhook.audit as a
+where ($1::bigint is null or a.endpoint_id = $1)
+  and ($2::bigint is null or a.delivery_id = $2)
+  and ($3::text is null or a.actor = $3)
+  and ($4::text is null or a.action = $4 or starts_with(a.action, $4 || '.'))
+  and ($5::timestamptz is null or a.at >= $5)
+  and ($6::bigint is null or a.id < $6)
+order by a.id desc
+limit $7::int
 
 -- name: endpoints_page
 -- Endpoints, by id or by filters: id, tenant, state, cursor, rows.
@@ -61,6 +104,30 @@ select webhook.enqueue(
     $1::text, $2::text, $3::text, $4::text,
     coalesce($5::timestamptz, now()) + make_interval(secs => $6::float8)
 )
+
+-- name: purge_begin
+-- Says what is about to be removed: tenant or null, event or null, actor, reason. Whose it is, and up to which event.
+select p.of_tenant as tenant, p.up_to from webhook.begin_purge($1::text, $2::bigint, $3::text, $4::text) as p
+
+-- name: purge_endpoints
+-- A tenant's endpoints after this one: tenant, id, rows.
+select e.id from webhook.endpoint as e where e.tenant = $1::text and e.id > $2::bigint order by e.id limit $3::int
+
+-- name: purge_endpoint
+-- Cancels deliveries: endpoint, first event, last event, rows, actor.
+select webhook.purge_endpoint($1::bigint, $2::bigint, $3::bigint, $4::int, $5::text)
+
+-- name: purge_partitions
+-- The partitions of attempts.
+select p as partition from webhook.attempt_partitions() as p
+
+-- name: purge_responses
+-- Removes what receivers answered: partition, tenant, first event, last event.
+select webhook.purge_responses($1::text, $2::text, $3::bigint, $4::bigint)
+
+-- name: purge_payloads
+-- Removes events: tenant, first event, last event, rows.
+select webhook.purge_payloads($1::text, $2::bigint, $3::bigint, $4::int)
 
 -- name: deliveries_page
 -- Deliveries by filters: state, endpoint, tenant, event type, created since, cursor, rows. Each of the three tables gives
@@ -243,5 +310,6 @@ where t.backlog_max is not null and t.backlog >= t.backlog_max * 0.8
 order by t.backlog::float8 / t.backlog_max desc, t.tenant
 
 -- name: check_keys
--- Whether any signing key is stored unsealed.
-select exists (select from webhook.endpoint_key as k where k.sealed_with is null and k.expires_at > now())
+-- With what the valid signing keys are sealed (null: not at all), and how many.
+select k.sealed_with, count(*) as keys from webhook.endpoint_key as k
+where k.expires_at > now() group by k.sealed_with order by k.sealed_with nulls first

@@ -15,6 +15,10 @@ select webhook.record($1::text, $2::text)
 -- Extends leases, given and answered as comma-separated ids.
 select coalesce(string_agg(id::text, ','), '') from webhook.extend(string_to_array($1::text, ',')::bigint[]) as id
 
+-- name: withhold
+-- Pauses an endpoint whose keys cannot be unsealed: id, worker, reason.
+select webhook.withhold_endpoint($1::bigint, $2::text, $3::text)
+
 -- name: plan_again
 -- When a delivery of a claim may be written once more.
 select webhook.plan_again($1::bigint, $2::bigint)

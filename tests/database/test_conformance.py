@@ -89,7 +89,7 @@ class MemoryBench:
 
 class PostgresBench:
     def __init__(self, dsn: str, connect: Callable[[str], Database]) -> None:
-        self.a, self.b = PostgresStore(dsn, "a", connect), PostgresStore(dsn, "b", connect)
+        self.a, self.b = PostgresStore(dsn, "a", connect=connect), PostgresStore(dsn, "b", connect=connect)
         self.database, self.shifted = connect(dsn), 0.0
 
     async def add(self, tenant: str = "", **settings: Any) -> int:

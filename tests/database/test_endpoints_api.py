@@ -9,6 +9,8 @@ import anyio
 import pytest
 
 from worker.core.address import AddressRules, parse_networks
+from worker.core.sealing import KeyRing, new_line
+from worker.core.signing import Ed25519Key, Scheme, SigningKey, shown
 from worker.endpoints import (
     CreatedEndpoint,
     EndpointRefusedError,
@@ -291,3 +293,116 @@ async def test_tasks_take_turns(endpoints: Endpoints) -> None:
             group.start_soon(endpoints.create, URL)
 
     assert 10 == len((await endpoints.list()).items)
+
+
+RULES = AddressRules(allow=parse_networks("127.0.0.0/8"))
+NEWER, OLDER = new_line("newer"), new_line("older")
+
+
+async def stored(database: Database) -> list[tuple[bytes, str | None]]:
+    """What is in the table of keys, in their order."""
+    rows = await database.rows("select secret, sealed_with from webhook.endpoint_key order by id")
+    return [(bytes(row["secret"]), row["sealed_with"]) for row in rows]
+
+
+@pytest.mark.parametrize("scheme", ["v1", "v1a"])
+async def test_with_a_key_ring_no_key_is_stored_unsealed(dsn: str, database: Database, scheme: Scheme) -> None:
+    """What is stored is bound to the endpoint, and opens with the ring; the public half of an Ed25519 key stands beside it."""
+    ring = KeyRing.parse(NEWER)
+    async with Endpoints(dsn, actor="shop", rules=RULES, key_ring=ring) as endpoints:
+        created = await endpoints.create(URL, scheme=scheme)
+        (key,) = await endpoints.keys(created.id)
+    ((secret, sealed_with),) = await stored(database)
+    opened = ring.unseal(secret, sealed_with, created.id, scheme)
+
+    assert ("newer", scheme, "newer") == (sealed_with, key.scheme, key.sealed_with)
+    assert created.key == shown(Ed25519Key(opened) if scheme == "v1a" else SigningKey(opened))
+    assert (created.key if scheme == "v1a" else None) == key.public_key
+
+
+async def test_given_keys_are_sealed_too(dsn: str, database: Database) -> None:
+    """Of a batch, each for its own endpoint."""
+    ring, new = KeyRing.parse(NEWER), [NewEndpoint(f"{URL}/{n}", keys=[KEY]) for n in range(3)]
+    async with Endpoints(dsn, actor="shop", rules=RULES, key_ring=ring) as endpoints:
+        made = [one for one in await endpoints.create_many(new) if isinstance(one, CreatedEndpoint)]
+    opened = [ring.unseal(secret, name, one.id, "v1") for (secret, name), one in zip(await stored(database), made, strict=True)]
+
+    assert [KEY] * 3 == [one.key for one in made] == [shown(SigningKey(secret)) for secret in opened]
+
+
+@pytest.mark.fault(40)
+async def test_a_rotation_overlaps(endpoints: Endpoints, database: Database) -> None:
+    """The new key signs at once and first, the one before it until the overlap is over; and somebody did it for a reason."""
+    created = await endpoints.create(URL, keys=[KEY])
+    rotated = await endpoints.rotate_key(created.id, overlap_seconds=3600, reason="an old laptop was stolen")
+    newest, oldest = await endpoints.keys(created.id)
+    (entry,) = await database.rows(
+        "select actor, reason, details::text from webhook.audit where action = 'endpoint.rotate_key'"
+    )
+
+    assert rotated.id == newest.id
+    assert newest.expires_at is None
+    assert oldest.expires_at is not None
+    assert 3500 < (oldest.expires_at - newest.created_at).total_seconds() < 3700
+    assert rotated.key.startswith("whsec_")
+    assert rotated.key != KEY
+    assert ("shop", "an old laptop was stolen") == (entry["actor"], entry["reason"])
+    assert rotated.key[6:] not in entry["details"]
+    await endpoints.rotate_key(created.id, key=KEY, overlap_seconds=0)
+    assert 1 == len(await endpoints.keys(created.id))
+
+
+async def test_a_rotation_may_be_refused(endpoints: Endpoints) -> None:
+    """For an endpoint that is not there, a text that is no key, a negative overlap, or more signatures than make sense."""
+    created = await endpoints.create(URL)
+    with pytest.raises(NoSuchEndpointError):
+        await endpoints.rotate_key(created.id + 1)
+    with pytest.raises(EndpointRefusedError, match="a key is"):
+        await endpoints.rotate_key(created.id, key="whsec_AAAA")
+    with pytest.raises(EndpointRefusedError, match="not negative"):
+        await endpoints.rotate_key(created.id, overlap_seconds=-1)
+    for _ in range(7):
+        await endpoints.rotate_key(created.id)
+    with pytest.raises(DatabaseError, match="more than 8 keys"):
+        await endpoints.rotate_key(created.id)
+    assert 8 == len(await endpoints.keys(created.id))
+
+
+async def test_everything_is_sealed_anew(dsn: str, endpoints: Endpoints, database: Database) -> None:
+    """What was never sealed, and what an older key of the ring sealed. Twice changes nothing; who did it is kept."""
+    plain = await endpoints.create(URL, keys=[KEY])
+    async with Endpoints(dsn, actor="shop", rules=RULES, key_ring=KeyRing.parse(OLDER)) as with_older:
+        older = await with_older.create(URL, keys=[KEY], scheme="v1")
+    ring = KeyRing.parse(f"{NEWER}\n{OLDER}")
+    async with Endpoints(dsn, actor="ops", rules=RULES, key_ring=ring) as with_both:
+        done = [await with_both.reseal_keys(reason="yearly") for _ in range(2)]
+    names = [name for _, name in await stored(database)]
+    opened = [
+        shown(SigningKey(ring.unseal(secret, name, id_, "v1")))
+        for (secret, name), id_ in zip(await stored(database), (plain.id, older.id), strict=True)
+    ]
+    entries = await database.rows(
+        "select actor, reason, details ->> 'keys' as keys from webhook.audit where action = 'keys.rotate'"
+    )
+
+    assert [("newer", 2, ()), ("newer", 0, ())] == [(one.sealed_with, one.keys, one.failed) for one in done]
+    assert (["newer"] * 2, [KEY] * 2) == (names, opened)
+    assert [("ops", "yearly", "2"), ("ops", "yearly", "0")] == [(e["actor"], e["reason"], e["keys"]) for e in entries]
+
+
+async def test_what_cannot_be_unsealed_is_named_and_left(dsn: str, database: Database) -> None:
+    """A ring without the key that sealed it changes nothing of it, and says which endpoint's it is."""
+    async with Endpoints(dsn, actor="shop", rules=RULES, key_ring=KeyRing.parse(OLDER)) as with_older:
+        created = await with_older.create(URL)
+    before = await stored(database)
+    async with Endpoints(dsn, actor="ops", rules=RULES, key_ring=KeyRing.parse(NEWER)) as with_newer:
+        done = await with_newer.reseal_keys()
+
+    assert (before, 0) == (await stored(database), done.keys)
+    assert f"of endpoint {created.id}: it is sealed with 'older', which is not in the key file" in done.failed[0]
+
+
+async def test_without_a_ring_nothing_can_be_sealed(endpoints: Endpoints) -> None:
+    """It says so at once."""
+    with pytest.raises(ValueError, match="no key-encryption key"):
+        await endpoints.reseal_keys()

@@ -55,7 +55,7 @@ Cli = Callable[..., Done]
 @pytest.fixture
 def cli(dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Return a function that runs a command in this process."""
-    for name in ("WEBHOOK_WORKER_ALLOW_HTTP", "CREDENTIALS_DIRECTORY"):
+    for name in ("WEBHOOK_WORKER_ALLOW_HTTP", "WEBHOOK_WORKER_KEY_FILE", "CREDENTIALS_DIRECTORY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATABASE_URL", dsn)
     monkeypatch.setenv("WEBHOOK_WORKER_ALLOW_NETWORKS", "127.0.0.0/8")
@@ -145,7 +145,8 @@ def test_the_commands_are_the_agreed_ones() -> None:
     expected = (
         "migrate up, migrate status, migrate sql, run, endpoints add, endpoints list, endpoints show, endpoints set, "
         "endpoints pause, endpoints resume, endpoints disable, endpoints enable, endpoints import, enqueue, "
-        "deliveries list, deliveries show, deliveries retry, attempts list, stats, check, version, demo"
+        "deliveries list, deliveries show, deliveries retry, attempts list, stats, check, version, demo, "
+        "endpoints rotate-key, endpoints keys, keys new, keys rotate, audit list"
     )
 
     assert set(expected.split(", ")) <= set(COMMANDS)
@@ -185,7 +186,7 @@ def test_every_command_that_prints_data_takes_a_format(words: str) -> None:
     assert "--format" in [name for parameter in COMMANDS[words].params for name in parameter.opts]
 
 
-@pytest.mark.parametrize("words", ["add", "set", "pause", "resume", "disable", "enable", "import"])
+@pytest.mark.parametrize("words", ["add", "set", "rotate-key", "pause", "resume", "disable", "enable", "import"])
 def test_every_change_takes_a_reason(words: str) -> None:
     """--reason is everywhere that something is changed."""
     assert "--reason" in [name for parameter in COMMANDS[f"endpoints {words}"].params for name in parameter.opts]
@@ -871,6 +872,57 @@ def test_check_refuses_a_schema_for_newer_workers(cli: Cli, query: Query) -> Non
     done = cli("check", "--format", "json")
 
     assert (78, "fail") == (done.code, results(done)["schema"])
+
+
+def test_what_was_done_is_listed(cli: Cli) -> None:
+    """Who, when, why, what; the newest first, by filters and in pages."""
+    made = cli("endpoints", "add", URL, "--reason", "ticket 1", "--format", "json").json
+    cli("endpoints", "pause", made["id"], "--reason", "ticket 2")
+    cli("tenants", "set", "acme", "--weight", "2", "--reason", "ticket 3")
+    entries = cli("audit", "list", "--format", "json").json
+
+    assert [("tenant.set", "ticket 3"), ("endpoint.pause", "ticket 2"), ("endpoint.create", "ticket 1")] == [
+        (entry["action"], entry["reason"]) for entry in entries
+    ]
+    assert {actor()} == {entry["actor"] for entry in entries}
+    assert {"url": URL, "tenant": ""} == entries[-1]["details"]
+    for filters, ids in (
+        (("--endpoint", made["id"]), [1, 2]),
+        (("--action", "endpoint"), [1, 2]),
+        (("--action", "endpoint.pause"), [1]),
+        (("--since", "1h", "--actor", actor(), "--limit", 1), [0]),
+        (("--after", entries[0]["id"], "--limit", 1), [1]),
+    ):
+        assert [entries[n]["id"] for n in ids] == [
+            entry["id"] for entry in cli("audit", "list", *filters, "--format", "json").json
+        ]
+    assert 3 == cli("audit", "list", "--actor", "nobody").code
+
+
+def test_check_security_says_how_keys_are_sealed(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at all, in part, with a key that is to be retired, with one that is missing, or as they should be."""
+
+    def found() -> tuple[str, str]:
+        (finding,) = [one for one in cli("check", "--security", "--format", "json").json if one["check"] == "signing keys"]
+        return finding["result"], finding["detail"]
+
+    assert ("ok", "there are none") == found()
+    cli("endpoints", "add", URL)
+    assert "there is no key file" in found()[1]
+    path = tmp_path / "key"
+    monkeypatch.setenv("WEBHOOK_WORKER_KEY_FILE", str(path))
+    older, newer = (cli("keys", "new", name).out for name in ("older", "newer"))
+    path.write_text(older)
+    assert ("warn", "1 stored unsealed: `webhook-worker keys rotate` seals them") == found()
+    assert {"sealed_with": "older", "keys": 1, "failed": 0} == cli("keys", "rotate", "--format", "json").json
+    assert ("ok", "sealed with older") == found()
+    path.write_text(newer + older)
+    assert ("ok", "sealed, some with older: `webhook-worker keys rotate` ends that") == found()
+    path.write_text(newer)
+    assert ("warn", "sealed with older, which this key file does not hold") == found()
+    done = cli("keys", "rotate")
+    assert 1 == done.code
+    assert "1 keys are as they were" in done.err
 
 
 def test_check_security_says_what_is_open(cli: Cli) -> None:

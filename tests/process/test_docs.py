@@ -233,13 +233,12 @@ def test_tests_that_are_named() -> None:
 
 def test_receivers_verify() -> None:
     """The receiver's code in docs/receivers.md accepts what the worker signs, and nothing else."""
-    from worker.core.signing import SigningKey, sign
+    from worker.core.signing import SigningKey, make_key, shown, sign
 
-    (code,) = (
-        block for language, word, block in _BLOCK.findall((ROOT / "docs/receivers.md").read_text()) if language == "python"
-    )
     scope: dict[str, Callable[..., bool]] = {}
-    exec(code, scope)
+    for language, _, block in _BLOCK.findall((ROOT / "docs/receivers.md").read_text()):
+        if language == "python":
+            exec(block, scope)
     key, body, now = "whsec_" + "c2VjcmV0" * 4, b'{"n": 1}', 1_800_000_000
     headers = {"webhook-id": "msg_p_1", "webhook-timestamp": str(now)}
     signed = {**headers, "webhook-signature": sign([SigningKey.from_text(key)], "msg_p_1", now, body)}
@@ -249,6 +248,13 @@ def test_receivers_verify() -> None:
         verify(key, signed, body + b" ", now=now),
         verify(key, signed, body, now=now + 301),
         verify("whsec_" + "b3RoZXIh" * 4, signed, body, now=now),
+    ]
+    pair, other = make_key("v1a"), make_key("v1a")
+    signed = {**headers, "webhook-signature": sign([SigningKey.from_text(key), pair], "msg_p_1", now, body)}
+    assert [True, False, False] == [
+        scope["verify_asymmetric"](shown(pair), signed, body),
+        scope["verify_asymmetric"](shown(pair), signed, body + b" "),
+        scope["verify_asymmetric"](shown(other), signed, body),
     ]
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from worker.core.address import AddressRules, parse_networks, parse_ports
 from worker.core.retention import Retention
+from worker.core.sealing import new_line
 from worker.settings import (
     ConfigurationError,
     ExitCode,
@@ -15,6 +16,7 @@ from worker.settings import (
     Settings,
     read_allow_http,
     read_database_url,
+    read_key_ring,
     read_networks,
     read_ports,
     read_retention,
@@ -217,3 +219,25 @@ def test_a_wrong_retention_names_its_source(flags: dict[str, str | None], enviro
     """Where it was read, and what may be written instead."""
     with pytest.raises(ConfigurationError, match=f"^{source}: .*like 90s, 15m, 1.5h or 2d12h, and not 'never'$"):
         read_retention(flags, environ)
+
+
+def test_the_key_ring_comes_from_a_file(tmp_path: Path) -> None:
+    """The variable names one; else the credential `key` is one; else there is none. No flag: everybody can read those."""
+    (tmp_path / "key").write_text(new_line("credential"))
+    (tmp_path / "ring").write_text(new_line("file"))
+    credentials = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+
+    assert "credential" == read_key_ring(credentials).sealing
+    assert "file" == read_key_ring({**credentials, "WEBHOOK_WORKER_KEY_FILE": str(tmp_path / "ring")}).sealing
+    assert not read_key_ring({"CREDENTIALS_DIRECTORY": str(tmp_path / "other")})
+
+
+def test_a_bad_key_file_is_named(tmp_path: Path) -> None:
+    """With the way to make a good one, and without what it holds."""
+    (tmp_path / "key").write_text("canary")
+
+    with pytest.raises(ConfigurationError, match=r"key: line 1 is no name.*keys new NAME") as caught:
+        read_key_ring({"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert "canary" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
+        read_key_ring({"WEBHOOK_WORKER_KEY_FILE": str(tmp_path / "none")})

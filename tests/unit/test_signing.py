@@ -12,7 +12,7 @@ import svix.webhooks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worker.core.signing import SigningKey, sign
+from worker.core.signing import Ed25519Key, SigningKey, make_key, read_key, shown, sign
 
 Verifier = Callable[[str], Any]
 VERIFIERS: list[Verifier] = [standardwebhooks.Webhook, svix.webhooks.Webhook]
@@ -103,3 +103,47 @@ def test_repr() -> None:
     """A key does not show its secret."""
     key = SigningKey(b"canary" * 4)
     assert "SigningKey()" == repr(key) == str(key) == f"{key}"
+
+
+def test_an_ed25519_signature_is_verified_with_the_public_half() -> None:
+    """By the public package's scheme: `v1a,` and the signature of `id.timestamp.body` (RFC 8032)."""
+    import nacl.exceptions
+    import nacl.signing
+
+    key = make_key("v1a")
+    signature = sign([key], "msg_a_1", 1_700_000_000, b"{}")
+    prefix, _, public = shown(key).partition("_")
+    verifier = nacl.signing.VerifyKey(base64.b64decode(public))
+
+    assert ("whpk", "v1a") == (prefix, signature.partition(",")[0])
+    raw = base64.b64decode(signature.partition(",")[2])
+    verifier.verify(b"msg_a_1.1700000000.{}", raw)  # or it raises
+    with pytest.raises(nacl.exceptions.BadSignatureError):
+        verifier.verify(b"msg_a_1.1700000000.[]", raw)
+
+
+def test_the_first_signature_of_rfc_8032() -> None:
+    """Section 7.1, test 1 has this secret and this public key."""
+    secret = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
+    public = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
+    alone, both = (read_key("whsk_" + base64.b64encode(text).decode()) for text in (secret, secret + public))
+
+    assert isinstance(alone, Ed25519Key)
+    assert isinstance(both, Ed25519Key)
+    assert (public, public, secret) == (alone.public, both.public, both.secret)
+    with pytest.raises(ValueError, match="whsk_"):
+        read_key("whsk_" + base64.b64encode(secret + secret).decode())
+
+
+@pytest.mark.parametrize("text", ["whsk_", "whsk_AAAA", "whpk_" + "A" * 43 + "=", "whsec_AAAA", "", "whsk_!"])
+def test_what_is_no_key_is_refused(text: str) -> None:
+    """In words that say what one looks like."""
+    with pytest.raises(ValueError, match=r"a key is|an Ed25519 key is"):
+        read_key(text)
+
+
+@pytest.mark.fault(68)
+def test_no_key_shows_itself() -> None:
+    """In its repr, as a traceback's locals would show it."""
+    for key in (SigningKey(b"canary" * 4), Ed25519Key(b"canary" * 5 + b"--")):
+        assert "canary" not in repr(key) + str(key)

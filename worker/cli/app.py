@@ -4,13 +4,16 @@ import sys
 
 from worker.cli import (
     attempts,
+    audit,
     check,
     deliveries,
     endpoints,
     endpoints_import,
     enqueue,
+    events,
     explain,
     forward,
+    keys,
     migrate,
     stats,
     tenants,
@@ -19,7 +22,10 @@ from worker.cli import (
 from worker.cli.help import Commands, Group
 from worker.cli.session import guarded
 
-BY_USE = ("migrate", "endpoints", "tenants", "enqueue", "run", "deliveries", "attempts", "stats", "check", "demo", "version")
+BY_USE = (
+    "migrate", "endpoints", "tenants", "enqueue", "run", "deliveries", "attempts", "stats", "check", "audit", "keys", "events",
+    "demo", "version",
+)  # fmt: skip
 
 
 class _ByUse(Group):
@@ -49,6 +55,9 @@ app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(attempts.app, name="attempts")
 app.command("stats")(stats.stats)
 app.command("check")(check.check)
+app.add_typer(audit.app, name="audit")
+app.add_typer(events.app, name="events")
+app.add_typer(keys.app, name="keys")
 app.command("version")(version.version)
 forward.register_demo(app)
 

@@ -11,6 +11,7 @@ from worker.cli.output import Format, Record, emit_list, safe
 from worker.cli.session import with_database
 from worker.cli.stats import describe_holder
 from worker.core.address import BLOCKED_PORTS, Network, format_ports
+from worker.core.sealing import KeyRing
 from worker.settings import ExitCode, GuardRails, Settings
 from worker.store.database import Database, Row
 from worker.store.migrate import IncompatibleSchemaError, read_schema
@@ -130,14 +131,24 @@ def _judge_backlogs(near: list[Row]) -> Finding:
 
 
 async def _look_at_security(database: Database, settings: Settings) -> list[Finding]:
-    return list(_judge_security(await database.value(statements()["check_keys"]), settings))
+    sealed = {row["sealed_with"]: row["keys"] for row in await database.rows(statements()["check_keys"])}
+    return list(_judge_security(sealed, settings))
 
 
-def _judge_security(unsealed: bool, settings: Settings) -> Iterator[Finding]:
-    if unsealed:
-        yield Finding("signing keys", "warn", "stored unsealed: whoever reads the database can sign")
-    else:
-        yield Finding("signing keys", "ok", "none is stored unsealed")
+def _judge_keys(sealed: dict[str | None, int], ring: KeyRing) -> Finding:
+    if missing := [name for name in sealed if name is not None and name not in ring]:
+        return Finding("signing keys", "warn", f"sealed with {', '.join(missing)}, which this key file does not hold")
+    if sealed.get(None) and not ring:
+        return Finding("signing keys", "warn", "stored unsealed, there is no key file: whoever reads the database can sign")
+    if sealed.get(None):
+        return Finding("signing keys", "warn", f"{sealed[None]} stored unsealed: `webhook-worker keys rotate` seals them")
+    if old := [name for name in sealed if name != ring.sealing and name is not None]:
+        return Finding("signing keys", "ok", f"sealed, some with {', '.join(old)}: `webhook-worker keys rotate` ends that")
+    return Finding("signing keys", "ok", f"sealed with {ring.sealing}" if ring else "there are none")
+
+
+def _judge_security(sealed: dict[str | None, int], settings: Settings) -> Iterator[Finding]:
+    yield _judge_keys(sealed, settings.key_ring)
     rules = settings.rules
     if rules.allow:
         yield Finding("private networks", "warn", f"receivers may be in {_listed(rules.allow)}: --allow-network")

@@ -1,6 +1,7 @@
 """`webhook-worker endpoints`."""
 
-from dataclasses import fields
+import sys
+from dataclasses import asdict, fields
 from typing import Annotated, Any, cast, get_args
 
 import typer
@@ -23,7 +24,9 @@ from worker.cli.options import (
 )
 from worker.cli.output import Format, Record, emit_list, emit_one, say
 from worker.cli.session import NothingMatchedError, with_endpoints
-from worker.endpoints import CreatedEndpoint, Endpoints, EndpointSettings, Page, RegisteredEndpoint, State
+from worker.core.backoff import parse_duration
+from worker.core.signing import Scheme
+from worker.endpoints import CreatedEndpoint, EndpointKey, Endpoints, EndpointSettings, NewKey, Page, RegisteredEndpoint, State
 from worker.settings import GuardRails
 
 COLUMNS = ("id", "tenant", "url", "event_types", "state", "state_reason", "rate", "burst", "in_flight", "max_in_flight")
@@ -47,6 +50,9 @@ Retry = Annotated[
 Transport = Annotated[
     str | None, typer.Option("--transport", metavar="NAME", help="How workers reach it: a table of their --transports file.")
 ]
+Asymmetric = Annotated[
+    bool, typer.Option("--asymmetric", help="Make an Ed25519 key (v1a): the receiver gets its public half only.")
+]
 Headers = Annotated[list[str] | None, typer.Option("--header", metavar="'K: V'", help="Sent with every request (repeatable).")]
 
 
@@ -67,9 +73,10 @@ def add(
         typer.Option(
             "--key",
             metavar="whsec_…",
-            help="Sign with this key (repeatable: both sign during a rotation). Default: one is made.",
+            help="Sign with this key; - reads it from stdin (repeatable: all sign during a rotation). Default: one is made.",
         ),
     ] = None,
+    asymmetric: Asymmetric = False,
     reason: Reason = "",
     allow_network: AllowNetwork = None,
     deny_network: DenyNetwork = None,
@@ -80,14 +87,15 @@ def add(
 ) -> None:
     """Register an endpoint. Its signing key is shown once, now."""
     settings = _settings(event_type, rate, burst, max_in_flight, timeout, retry, header, transport)
+    keys = [_key(text) for text in key or ()]
 
     async def work(endpoints: Endpoints) -> CreatedEndpoint:
-        return await endpoints.create(url, tenant=tenant, keys=key or (), reason=reason, **settings)
+        return await endpoints.create(url, tenant=tenant, keys=keys, scheme=_scheme(asymmetric), reason=reason, **settings)
 
     created = with_endpoints(database_url, work, GuardRails(allow_network, deny_network, allow_port, allow_http))
     warn(created.warnings)
     emit_one({"id": created.id, "url": created.url, "key": created.key}, format_)
-    say("keep the key: it is not shown again")
+    _say_what_to_do_with(created.key)
 
 
 @app.command("list")
@@ -161,6 +169,47 @@ def set_(
     emit_one(_shown(endpoint, format_), format_)
 
 
+@app.command("rotate-key")
+def rotate_key(
+    endpoint_id: Id,
+    overlap: Annotated[
+        str, typer.Option("--overlap", metavar="D", help="How long the keys before it go on signing as well; 0s ends them now.")
+    ] = "24h",
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="whsec_…", help="The new key; - reads it from stdin. Default: one is made.")
+    ] = None,
+    asymmetric: Asymmetric = False,
+    reason: Reason = "",
+    database_url: DatabaseUrl = None,
+    format_: OutputFormat = Format.table,
+) -> None:
+    """Let a new key sign, beside the ones before it until the overlap is over. It is shown once, now."""
+    try:
+        seconds = parse_duration(overlap)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--overlap") from None
+    text = None if key is None else _key(key)
+
+    async def work(endpoints: Endpoints) -> NewKey:
+        return await endpoints.rotate_key(
+            endpoint_id, key=text, scheme=_scheme(asymmetric), overlap_seconds=seconds, reason=reason
+        )
+
+    made = with_endpoints(database_url, work)
+    emit_one({"id": made.id, "endpoint_id": made.endpoint_id, "key": made.key}, format_)
+    _say_what_to_do_with(made.key)
+
+
+@app.command()
+def keys(endpoint_id: Id, database_url: DatabaseUrl = None, format_: OutputFormat = Format.table) -> None:
+    """List its valid keys, the newest first: public halves, never secrets."""
+
+    async def work(endpoints: Endpoints) -> tuple[EndpointKey, ...]:
+        return await endpoints.keys(endpoint_id)
+
+    emit_list([asdict(key) for key in with_endpoints(database_url, work)], format_)
+
+
 @app.command()
 def pause(endpoint_id: Id, reason: Reason = "", database_url: DatabaseUrl = None, format_: OutputFormat = Format.table) -> None:
     """Hold its deliveries until it is resumed."""
@@ -189,6 +238,22 @@ def enable(
 ) -> None:
     """Enable it, whatever state it is in; what was held is delivered."""
     _change_state("enable", endpoint_id, reason, database_url, format_)
+
+
+def _key(text: str) -> str:
+    """Return a key that was given, or that stands on stdin: a command line is for all to read."""
+    return sys.stdin.readline().strip() if text == "-" else text
+
+
+def _scheme(asymmetric: bool) -> Scheme:
+    return "v1a" if asymmetric else "v1"
+
+
+def _say_what_to_do_with(key: str) -> None:
+    if key.startswith("whpk_"):
+        say("give the public key to the receiver: `endpoints keys` shows it again")
+    else:
+        say("keep the key: it is not shown again")
 
 
 def warn(warnings: tuple[str, ...]) -> None:

@@ -55,7 +55,11 @@ def with_endpoints(
 
     async def run() -> Result:
         async with Endpoints(
-            settings.database_url, actor=actor(), rules=settings.rules, allow_http=settings.allow_http
+            settings.database_url,
+            actor=actor(),
+            rules=settings.rules,
+            allow_http=settings.allow_http,
+            key_ring=settings.key_ring,
         ) as endpoints:
             return await work(endpoints)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from worker.core.signing import SigningKey
+from worker.core.signing import Signer
 
 Disposition = Literal["delivered", "retry", "dead", "released"]
 """What becomes of a delivery: terminal, due again later, terminal, or given back unsent (the attempt does not count)."""
@@ -14,7 +14,7 @@ class Endpoint:
     """A URL that receives events, as the worker needs it: `version` rises with every change.
 
     Without `keys` nothing is sent, since it would be unsigned; `problem` says why else nothing may be sent, if so. `transport`
-    names how it is reached, in the workers' configuration.
+    names how it is reached, in the workers' configuration. `withheld`: it has been paused, since its keys cannot be unsealed.
     """
 
     id: int
@@ -24,9 +24,10 @@ class Endpoint:
     headers: tuple[tuple[str, str], ...]
     timeout_seconds: float
     retry_seconds: tuple[float, ...]
-    keys: tuple[SigningKey, ...]
+    keys: tuple[Signer, ...]
     problem: str | None = None
     transport: str = "default"
+    withheld: bool = False
 
 
 @dataclass(slots=True)

@@ -11,25 +11,31 @@ resolves to now. Each change leaves a row in `webhook.audit` with its actor and 
 from worker.endpoints.api import Endpoints
 from worker.endpoints.model import (
     CreatedEndpoint,
+    EndpointKey,
     EndpointRefusedError,
     EndpointSettings,
     NewEndpoint,
+    NewKey,
     NoSuchEndpointError,
     Page,
     RefusedEndpoint,
     RegisteredEndpoint,
+    Resealed,
     State,
 )
 
 __all__ = [
     "CreatedEndpoint",
+    "EndpointKey",
     "EndpointRefusedError",
     "EndpointSettings",
     "Endpoints",
     "NewEndpoint",
+    "NewKey",
     "NoSuchEndpointError",
     "Page",
     "RefusedEndpoint",
     "RegisteredEndpoint",
+    "Resealed",
     "State",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from worker.core.backoff import parse_schedule
 from worker.core.headers import check_headers
-from worker.core.signing import SigningKey
+from worker.core.signing import Ed25519Key, Scheme, SigningKey, make_key, read_key
 from worker.endpoints.model import EndpointRefusedError, EndpointSettings, NewEndpoint
 
 RETRIES_MAX = 100
@@ -46,17 +46,19 @@ def to_changes(settings: EndpointSettings) -> dict[str, Any]:
 
 
 def to_document(new: NewEndpoint) -> dict[str, Any]:
-    """Check everything of a new endpoint but its URL, and return what the statement `endpoints_create` takes."""
+    """Check a new endpoint, but not its URL and keys; return what `endpoints_create` takes, but for its id and keys."""
     tenant = new.tenant
     if not isinstance(tenant, str) or len(tenant.encode("utf-8", "replace")) > TENANT_BYTES_MAX or not _storable(tenant):
         raise EndpointRefusedError(f"the tenant is a text of up to {TENANT_BYTES_MAX} bytes without NUL")
-    keys = _texts("keys", new.keys)
+    return {"url": new.url, "tenant": tenant, "settings": to_changes(new.settings)}
+
+
+def read_keys(texts: Sequence[str], scheme: Scheme) -> list[SigningKey | Ed25519Key]:
+    """Return the keys that are given, or one that is made, of this scheme; EndpointRefusedError if a text is no key."""
     try:
-        for key in keys:
-            SigningKey.from_text(key)
+        return [read_key(text) for text in _texts("keys", texts)] or [make_key(scheme)]
     except ValueError as error:
         raise EndpointRefusedError(f"{error}; leave it out and one is made") from None
-    return {"url": new.url, "tenant": tenant, "settings": to_changes(new.settings), "keys": keys}
 
 
 def _storable(text: str) -> bool:

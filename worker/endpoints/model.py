@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, Literal, TypedDict, TypeVar
 
+from worker.core.signing import Scheme
+
 State = Literal["enabled", "paused", "disabled"]
 
 Item = TypeVar("Item")
@@ -33,22 +35,56 @@ class EndpointSettings(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class NewEndpoint:
-    """One endpoint to create. `keys` are `whsec_…`, of which all sign; without any, one is made."""
+    """One endpoint to create. `keys` are `whsec_…` or `whsk_…`, of which all sign; without any, one of `scheme` is made."""
 
     url: str
     tenant: str = ""
     settings: EndpointSettings = field(default_factory=EndpointSettings)
     keys: Sequence[str] = field(default=(), repr=False)
+    scheme: Scheme = "v1"
 
 
 @dataclass(frozen=True, slots=True)
 class CreatedEndpoint:
-    """A new endpoint. `key` is its first signing key: shown here, in no repr, and never again."""
+    """A new endpoint. `key` is what its receiver verifies with, of its first key.
+
+    That is a secret (`whsec_…`), shown here, in no repr, and never again; or an Ed25519 key's public half (`whpk_…`).
+    """
 
     id: int
     url: str
     key: str = field(repr=False)
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that signs from now on. `key`: as that of CreatedEndpoint."""
+
+    id: int
+    endpoint_id: int
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointKey:
+    """A key without its secret. `sealed_with` names the key-encryption key; None: it is stored as it is."""
+
+    id: int
+    scheme: Scheme
+    sealed_with: str | None
+    public_key: str | None
+    created_at: datetime
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resealed:
+    """What `reseal_keys` did. `failed` says of which keys, and why: these are as they were."""
+
+    sealed_with: str
+    keys: int
+    failed: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ class Pipeline:
             self.counts.claimed += len(claimed.deliveries)
         self._ready.weigh(claimed.weights)
         for delivery in _by_turns(claimed.deliveries):
-            if self.stopping:  # while we asked
+            if self.stopping or delivery.endpoint.withheld:
                 self._release(delivery)
             else:
                 self._pace(delivery)

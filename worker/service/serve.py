@@ -46,7 +46,7 @@ async def serve(options: ServeOptions) -> bool:
     settings = options.settings
     schema = await _schema(settings.database_url)
     name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
-    store = PostgresStore(settings.database_url, name)
+    store = PostgresStore(settings.database_url, name, settings.key_ring)
     idle_max = _idle_connections_max(options.limits.concurrency)
     sender = make_sender(settings.transports, Resolver(settings.rules), allow_http=settings.allow_http, idle_max=idle_max)
     pipeline = Pipeline(

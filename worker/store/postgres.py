@@ -1,7 +1,9 @@
 """The pipeline's Store in Postgres: a batch crosses the driver as one JSON value each way."""
 
 import base64
+import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -10,11 +12,14 @@ from worker.core.escape import escape
 from worker.core.headers import check_headers
 from worker.core.model import Claim, Delivery, Endpoint, Outcome
 from worker.core.retention import Retention
-from worker.core.signing import SigningKey
-from worker.pipeline.ports import NOBODY, Avoid, Claimed
+from worker.core.sealing import CannotUnsealError, KeyRing
+from worker.core.signing import Ed25519Key, Signer, SigningKey
+from worker.pipeline.ports import NOBODY, Avoid, Claimed, StoreError
 from worker.store.codec import dumps, loads
 from worker.store.database import Database, connect
 from worker.store.sql import statements
+
+log = logging.getLogger("worker.store")
 
 ENDPOINTS_CACHED_MAX = 10_000
 
@@ -22,8 +27,10 @@ ENDPOINTS_CACHED_MAX = 10_000
 class PostgresStore:
     """A connection each for claims, records, leases, housekeeping and repeated sends, which never wait for each other."""
 
-    def __init__(self, dsn: str, worker: str, connect: Callable[[str], Database] = connect) -> None:
-        self._worker = worker
+    def __init__(
+        self, dsn: str, worker: str, key_ring: KeyRing | None = None, connect: Callable[[str], Database] = connect
+    ) -> None:
+        self._worker, self._key_ring = worker, key_ring or KeyRing()
         self._claims, self._records, self._leases, self._house, self._plans = (connect(dsn) for _ in range(5))
         self._planning = anyio.Lock()
         self._sql = statements()
@@ -39,6 +46,9 @@ class PostgresStore:
             return Claimed(document["now"], more=document["more"], waited_seconds=document["waited"])
         claim = Claim(document["claim"], document["lease"], 0.0)
         of = {int(key): self._endpoint(int(key), value) for key, value in document["endpoints"].items()}
+        for endpoint in of.values():
+            if endpoint.withheld:
+                await self._withhold(endpoint)
         now, rows = document["now"], document["deliveries"]
         deliveries = [
             Delivery(
@@ -101,23 +111,32 @@ class PostgresStore:
             return known[1]
         if len(self._endpoints) >= ENDPOINTS_CACHED_MAX:
             self._endpoints.clear()
-        endpoint = _endpoint(id_, settings)
-        self._endpoints[id_] = (settings["version"], settings["keys"]), endpoint
+        endpoint = _endpoint(id_, settings, self._key_ring)
+        if not endpoint.withheld:
+            self._endpoints[id_] = (settings["version"], settings["keys"]), endpoint
         return endpoint
 
+    async def _withhold(self, endpoint: Endpoint) -> None:
+        """Pause an endpoint whose keys cannot be unsealed: for all workers, and until somebody has looked."""
+        with suppress(StoreError):  # it is given back all the same, and the next claim of it tries again
+            async with self._planning:
+                if await self._plans.value(self._sql["withhold"], endpoint.id, self._worker, endpoint.problem):
+                    log.error("endpoint %d is paused: %s", endpoint.id, endpoint.problem)
 
-def _endpoint(id_: int, settings: dict[str, Any]) -> Endpoint:
+
+def _endpoint(id_: int, settings: dict[str, Any], key_ring: KeyRing) -> Endpoint:
     headers = {name: str(value) for name, value in settings["headers"].items()}
-    keys = tuple(
-        SigningKey(base64.b64decode(secret))
-        for scheme, secret, sealed_with in settings["keys"]
-        if scheme == "v1" and sealed_with is None
-    )
-    problem = None
+    problem: str | None = None
+    keys: tuple[Signer, ...] = ()
+    withheld = False
     try:
         check_headers(headers)
     except ValueError as error:  # somebody wrote it past the functions that check
         problem = str(error)
+    try:
+        keys = tuple(_signer(id_, key_ring, *key) for key in settings["keys"])
+    except CannotUnsealError as error:
+        problem, withheld = f"a signing key cannot be unsealed: {error}", True
     return Endpoint(
         id_,
         settings["version"],
@@ -129,7 +148,13 @@ def _endpoint(id_: int, settings: dict[str, Any]) -> Endpoint:
         keys,
         problem,
         settings["transport"],
+        withheld,
     )
+
+
+def _signer(endpoint_id: int, key_ring: KeyRing, scheme: str, stored: str, sealed_with: str | None) -> Signer:
+    secret = key_ring.unseal(base64.b64decode(stored), sealed_with, endpoint_id, scheme)
+    return Ed25519Key(secret) if scheme == "v1a" else SigningKey(secret)
 
 
 def _row(outcome: Outcome, now: float) -> list[Any]:
