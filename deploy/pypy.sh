@@ -38,6 +38,8 @@ if [ -z "${PYPY:-}" ]; then
 fi
 ldconfig -p 2>/dev/null | grep -q 'libpq\.so\.5' || apt_install libpq5
 command -v gcc >/dev/null || apt_install gcc libc6-dev
+LIBSODIUM_MAKE_ARGS=-j$(nproc)  # PyNaCl compiles the libsodium that it brings along: a minute
+export LIBSODIUM_MAKE_ARGS
 
 "$PYPY" -m venv --without-pip "$environment"  # Debian's PyPy has no ensurepip: CPython's pip fills it
 # Newer hypothesis needs Rust to build; its last pure-Python wheel serves.

@@ -67,6 +67,20 @@ begin
 end
 $$;
 
+-- Keys that are not sealed with this key-encryption key, after this id. Their secrets are in it, as they are stored.
+create or replace function webhook.keys_to_seal(
+    sealing text, after bigint, rows_max int,
+    out id bigint, out endpoint_id bigint, out scheme text, out secret text, out sealed_with text
+) returns setof record
+language sql stable
+set search_path = pg_catalog, pg_temp
+begin atomic
+    select k.id, k.endpoint_id, k.scheme, encode(k.secret, 'base64'), k.sealed_with
+    from webhook.endpoint_key as k
+    where k.sealed_with is distinct from sealing and k.id > after
+    order by k.id limit rows_max;
+end;
+
 -- Writes keys that were sealed anew: a JSON array of {"id", "before": base64, "secret": base64, "sealed_with": name or null}. One that
 -- somebody else has changed since is left alone. Returns how many were written.
 create or replace function webhook.reseal_keys(keys jsonb) returns bigint
@@ -81,6 +95,15 @@ begin atomic
         returning k.id
     )
     select count(*) from written as w;
+end;
+
+-- Says in the audit log how many keys were sealed anew, and how many could not be.
+create or replace function webhook.keys_rotated(sealed_with text, keys int, failed int, actor text, reason text) returns void
+language sql
+set search_path = pg_catalog, pg_temp
+begin atomic
+    insert into webhook.audit (actor, action, reason, details)
+    values (actor, 'keys.rotate', reason, jsonb_build_object('sealed_with', keys_rotated.sealed_with, 'keys', keys, 'failed', failed));
 end;
 
 -- A worker holds an endpoint's deliveries because it cannot unseal its keys: nothing is sent unsigned. True if it was enabled.

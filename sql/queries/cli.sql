@@ -27,23 +27,20 @@ order by k.id desc
 
 -- name: keys_page
 -- Keys that are not sealed with this one: name, after id, rows.
-select k.id, k.endpoint_id, k.scheme, encode(k.secret, 'base64') as secret, k.sealed_with
-from webhook.endpoint_key as k
-where k.sealed_with is distinct from $1::text and k.id > $2::bigint
-order by k.id limit $3::int
+select k.id, k.endpoint_id, k.scheme, k.secret, k.sealed_with from webhook.keys_to_seal($1::text, $2::bigint, $3::int) as k
 
 -- name: keys_reseal
 -- Writes keys that were sealed anew, as JSON; says how many.
 select webhook.reseal_keys($1::text::jsonb)
 
 -- name: keys_rotated
--- Says in the audit log that keys were sealed anew: actor, reason, key-encryption key, how many, how many could not be.
-insert into webhook.audit (actor, action, reason, details)
-values ($1::text, 'keys.rotate', $2::text, jsonb_build_object('sealed_with', $3::text, 'keys', $4::int, 'failed', $5::int))
+-- Says in the audit log that keys were sealed anew: key-encryption key, how many, how many could not be, actor, reason.
+select webhook.keys_rotated($1::text, $2::int, $3::int, $4::text, $5::text)
 
 -- name: audit_page
 -- What was done, the newest first: endpoint, delivery, actor, action or its beginning (endpoint.), since, cursor, rows.
-select a.id, a.at, a.actor, a.action, a.endpoint_id, a.delivery_id, a.reason, a.details::text as details
+select a.id, a.at, a.actor, a.login::text as login, a.action, a.endpoint_id, a.delivery_id, a.reason,
+       a.details::text as details
 from webhook.audit as a
 where ($1::bigint is null or a.endpoint_id = $1)
   and ($2::bigint is null or a.delivery_id = $2)
@@ -311,5 +308,5 @@ order by t.backlog::float8 / t.backlog_max desc, t.tenant
 
 -- name: check_keys
 -- With what the valid signing keys are sealed (null: not at all), and how many.
-select k.sealed_with, count(*) as keys from webhook.endpoint_key as k
-where k.expires_at > now() group by k.sealed_with order by k.sealed_with nulls first
+select k.sealed_with, count(*) as keys from webhook.endpoint_keys as k
+where coalesce(k.expires_at, 'infinity') > now() group by k.sealed_with order by k.sealed_with nulls first

@@ -12,7 +12,7 @@ from worker.cli.session import NothingMatchedError, with_database
 from worker.store.database import Database, Row
 from worker.store.sql import statements
 
-COLUMNS = ("id", "at", "actor", "action", "endpoint_id", "delivery_id", "reason", "details")
+COLUMNS = ("id", "at", "actor", "login", "action", "endpoint_id", "delivery_id", "reason", "details")
 
 app = Commands(help="What operators did, and what workers decided about endpoints: who, when, why.")
 

@@ -174,7 +174,7 @@ class Endpoints:
             failed += refused
             written += (await self._call("keys_reseal", dumps(documents)))[0]["reseal_keys"]
             after = rows[-1]["id"]
-        await self._call("keys_rotated", self._actor, reason, name, written, len(failed))
+        await self._call("keys_rotated", name, written, len(failed), self._actor, reason)
         return Resealed(name, written, tuple(failed))
 
     async def disable(self, endpoint_id: int, *, reason: str = "") -> None:

@@ -1,0 +1,28 @@
+-- What others than the owner may call runs with the owner's rights, and nobody needs any right to the tables. deploy/postgres/roles.sql
+-- says who may call what. Until it is applied, whoever may use the schema may enqueue, and nothing else. The last of these
+-- files: replacing a function resets this.
+do $$
+declare
+    interface constant text[] := array[
+        'enqueue', 'enqueue_many',
+        'claim', 'record', 'extend', 'plan_again', 'withhold_endpoint', 'has_due', 'reap', 'maintain',
+        'create_endpoint', 'next_endpoint_id', 'create_endpoint_with_keys', 'set_endpoint', 'pause_endpoint', 'resume_endpoint',
+        'disable_endpoint', 'enable_endpoint', 'rotate_key', 'keys_to_seal', 'reseal_keys', 'keys_rotated', 'set_tenant',
+        'retry_delivery', 'begin_purge', 'purge_endpoint', 'attempt_partitions', 'purge_responses', 'purge_payloads',
+        'count_backlog'];
+    f record;
+begin
+    for f in
+        select p.oid::regprocedure as signature, p.proname, l.lanname = 'sql' and p.proname = 'enqueue' as only_calls_another
+        from pg_proc as p join pg_language as l on l.oid = p.prolang
+        where p.pronamespace = 'webhook'::regnamespace
+    loop
+        if f.proname = any (interface) and not f.only_calls_another then
+            execute format('alter function %s security definer set search_path = pg_catalog, pg_temp', f.signature);
+        end if;
+        if f.proname not in ('enqueue', 'enqueue_many') then
+            execute format('revoke execute on function %s from public', f.signature);
+        end if;
+    end loop;
+end
+$$;
