@@ -4,7 +4,7 @@ CPYTHON := .venv/bin/python
 PYPY_PYTHON := .venv-pypy/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-pypy lint format pypy bench targets ci ci-full clean
+.PHONY: help install demo test test-pypy lint format pypy bench targets fuzz lock sbom audit ci ci-full clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,12 +69,35 @@ targets: install ## every benchmark that has a target of its own, about an hour 
 	  echo "== $$name"; $(CPYTHON) -m benchmarks $$name $(ARGS) || failed="$$failed $$name"; \
 	done; test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
+fuzz: install ## look for a URL that connects to a denied address, with atheris (SECONDS=600)
+	$(CPYTHON) -m pip install --quiet --disable-pip-version-check atheris
+	PYTHONPATH=.:tests/socket $(CPYTHON) tests/socket/fuzz_urls.py -max_len=80 -max_total_time=$(or $(SECONDS),60)
+
+LOCK := deploy/requirements.lock
+
+.release/.installed:
+	$(PYTHON) -m venv .release
+	.release/bin/python -m pip install --quiet --disable-pip-version-check uv cyclonedx-bom pip-audit
+	@touch $@
+
+lock: install .release/.installed ## pin what was tested, with hashes, for both runtimes
+	$(CPYTHON) -m pip --disable-pip-version-check freeze --exclude-editable > .release/tested.txt
+	.release/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
+	  --constraint .release/tested.txt pyproject.toml --output-file $(LOCK)
+
+sbom: .release/.installed ## what is in a deployment, as CycloneDX: sbom.cdx.json
+	.release/bin/cyclonedx-py requirements $(LOCK) --pyproject pyproject.toml --output-reproducible --output-file sbom.cdx.json
+
+audit: .release/.installed ## known vulnerabilities of what is pinned (needs the network)
+	.release/bin/pip-audit --disable-pip --requirement $(LOCK)
+
 ci: ## what CI runs
 	.ci/run
 
-ci-full: ci ## the same, then every benchmark, shortened, and a trial of the comparison: two hours
+ci-full: ci ## the same, then every benchmark, shortened, and a trial of the comparison, the fuzzer: two hours
 	$(MAKE) targets ARGS=--quick
 	$(MAKE) bench ARGS='--quick --scale 0.2'
+	$(MAKE) fuzz
 
 clean: ## remove the environments and caches
-	rm -rf .venv .venv-pypy .pypy .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-pypy .pypy .bench .release sbom.cdx.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
