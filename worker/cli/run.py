@@ -44,7 +44,9 @@ def main(argv: Sequence[str]) -> int:
     from worker.store.database import DatabaseUnavailableError
     from worker.store.migrate import IncompatibleSchemaError
 
-    limits = Limits.for_lanes(arguments.concurrency, arguments.drain_timeout, arguments.slow_share)
+    limits = Limits.for_lanes(
+        arguments.concurrency, arguments.drain_timeout, arguments.slow_share, calls_are_dear=sys.implementation.name == "pypy"
+    )
     options = ServeOptions(settings, limits, once=arguments.once, retention=retention)
     if sys.implementation.name == "cpython":
         # What a delivery makes dies by reference counts; what cycles there are can wait. A tenth of the CPU, and pauses.

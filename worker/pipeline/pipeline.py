@@ -57,7 +57,7 @@ class Pipeline:
         self._ready = ReadyQueue(clock, limits)
         self._quiet_until: dict[int, float] = {}
         """Endpoints that asked for quiet while more of theirs was claimed, on the monotonic clock."""
-        self._recorder = Recorder(store, clock, limits.retry_store_seconds)
+        self._recorder = Recorder(store, clock, limits.retry_store_seconds, limits.record_rows_gathered)
         self._leases = Leases(store, clock)
         self._hand = Hand(limits, clock)
         self._at_work = 0

@@ -13,19 +13,20 @@ log = logging.getLogger("worker.recorder")
 
 BATCH_MAX = 1000
 GATHER_SECONDS = 0.03
-GATHER_MAX = 100
-"""Outcomes wait this long for others, or until there are so many, so that a record is worth its round trip."""
+"""So long outcomes wait for others, unless there are enough before."""
 
 
 class Recorder:
     """Keeps every outcome until the store has confirmed it. Recording twice changes nothing, so it may always try again."""
 
-    def __init__(self, store: Store, clock: Callable[[], float], retry_seconds: Sequence[float]) -> None:
+    def __init__(
+        self, store: Store, clock: Callable[[], float], retry_seconds: Sequence[float], rows_gathered: int = 100
+    ) -> None:
         self.fenced = 0
         self.errors = 0
         self.error: Exception | None = None
         """Why the last record failed, or None since one succeeded."""
-        self._store, self._clock, self._retry_seconds = store, clock, retry_seconds
+        self._store, self._clock, self._retry_seconds, self._enough = store, clock, retry_seconds, rows_gathered
         self._waiting: list[Outcome] = []
         self._recording: list[Outcome] = []
         self._added = anyio.Event()
@@ -37,7 +38,7 @@ class Recorder:
     def add(self, outcome: Outcome) -> None:
         """Take an outcome; it counts as in hand until it is recorded."""
         self._waiting.append(outcome)
-        if len(self._waiting) in (1, GATHER_MAX):
+        if len(self._waiting) in (1, self._enough):
             self._added.set()
 
     async def drained(self) -> None:
@@ -56,7 +57,7 @@ class Recorder:
             while not self._waiting:
                 self._added = anyio.Event()
                 await self._added.wait()
-            if len(self._waiting) < GATHER_MAX:
+            if len(self._waiting) < self._enough:
                 self._added = anyio.Event()
                 with anyio.move_on_after(GATHER_SECONDS):
                     await self._added.wait()
