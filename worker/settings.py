@@ -109,16 +109,15 @@ def read_key_ring(environ: Mapping[str, str] | None = None) -> KeyRing:
     There is no flag: a command line is for all to read. No message contains a key. Raises ConfigurationError.
     """
     environ = os.environ if environ is None else environ
-    if name := environ.get("WEBHOOK_WORKER_KEY_FILE"):
-        path, source = Path(name), f"the key file {name} (WEBHOOK_WORKER_KEY_FILE)"
-    elif (directory := environ.get("CREDENTIALS_DIRECTORY")) and (path := Path(directory) / "key").exists():
-        source = f"the credentials file {path}"
-    else:
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(environ.get("WEBHOOK_WORKER_KEY_FILE") or Path(directory or "", "key"))
+    if not environ.get("WEBHOOK_WORKER_KEY_FILE") and not (directory and _is_there(path)):
         return KeyRing()
+    text = _read_credential(path)
     try:
-        return KeyRing.parse(_read_credential(path))
+        return KeyRing.parse(text, is_exposed=bool(path.stat().st_mode & 0o077))
     except ValueError as error:
-        raise ConfigurationError(f"{source}: {error}; `webhook-worker keys new NAME` prints a line for it") from None
+        raise ConfigurationError(f"the key file {path}: {error}; `webhook-worker keys new NAME` prints a line for it") from None
 
 
 def read_networks(
@@ -204,10 +203,20 @@ def _is_database_url(text: str) -> bool:
     return parts.scheme in ("postgresql", "postgres") and 0 not in ports and text.isprintable()
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:  # who reads it will say so
+        return True
+
+
 def _read_credential(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return file.read(CREDENTIAL_BYTES_MAX).decode()
+            data = file.read(CREDENTIAL_BYTES_MAX + 1)
+        if len(data) > CREDENTIAL_BYTES_MAX:
+            raise OSError(0, f"it is longer than {CREDENTIAL_BYTES_MAX} bytes")
+        return data.decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigurationError(f"the file {path} cannot be read: {reason}; make it readable to this user") from None

@@ -6,12 +6,16 @@
 --   webhook_owner     owns everything, and cannot log in
 --   webhook_producer  may enqueue, and nothing else: it reads no table and no view
 --   webhook_worker    may claim and record; it changes no payload, no endpoint, and reads no table but `meta`
---   webhook_operator  reads everything but keys, and changes what the audited functions change
+--   webhook_operator  reads everything but keys that are sealed, and changes what the audited functions change
 --   webhook_reader    reads the views, without the values of custom headers
+--
+-- What the owner owns already is left alone; the first time, every table is locked for a moment. From then on whoever migrates is a
+-- superuser, or in webhook_owner.
 --
 -- Functions run with the owner's rights and a fixed search_path. A worker or an operator sees payloads: they deliver them, and look
 -- after them. Rights that were granted otherwise to these roles are taken back.
 begin;
+set local lock_timeout = '2s';  -- what is in use is waited for no longer than this: then run it again
 
 do $$
 declare
@@ -27,13 +31,15 @@ begin
         select case c.relkind when 'v' then 'view' when 'S' then 'sequence' else 'table' end as kind, c.oid::regclass::text as it
         from pg_class as c
         where c.relnamespace = 'webhook'::regnamespace and c.relkind in ('r', 'p', 'v', 'S')
+          and c.relowner <> 'webhook_owner'::regrole
           and not exists (select from pg_depend as d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'i'
                           and c.relkind = 'S')  -- an identity's sequence goes with its table
         union all
-        select 'function', p.oid::regprocedure::text from pg_proc as p where p.pronamespace = 'webhook'::regnamespace
+        select 'function', p.oid::regprocedure::text from pg_proc as p
+        where p.pronamespace = 'webhook'::regnamespace and p.proowner <> 'webhook_owner'::regrole
         union all
         select 'type', t.oid::regtype::text from pg_type as t join pg_class as c on c.oid = t.typrelid
-        where t.typnamespace = 'webhook'::regnamespace and c.relkind = 'c'
+        where t.typnamespace = 'webhook'::regnamespace and c.relkind = 'c' and t.typowner <> 'webhook_owner'::regrole
     loop
         execute format('alter %s %s owner to webhook_owner', thing.kind, thing.it);
     end loop;
@@ -56,8 +62,8 @@ declare
         "webhook_worker": ["claim", "record", "extend", "plan_again", "withhold_endpoint", "has_due", "reap", "maintain"],
         "webhook_operator": [
             "enqueue", "create_endpoint", "next_endpoint_id", "create_endpoint_with_keys", "set_endpoint", "pause_endpoint",
-            "resume_endpoint", "disable_endpoint", "enable_endpoint", "rotate_key", "keys_to_seal", "reseal_keys", "keys_rotated",
-            "set_tenant", "retry_delivery", "begin_purge", "purge_endpoint", "attempt_partitions", "purge_responses", "purge_payloads"]
+            "resume_endpoint", "disable_endpoint", "enable_endpoint", "rotate_key", "keys_to_seal", "reseal_keys",
+            "set_tenant", "retry_delivery", "begin_purge", "purge_fan_out", "purge_events", "purge_endpoint", "purge_answers"]
     }';
     allowed record;
 begin

@@ -24,7 +24,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if jsonb_array_length(keys) = 0 then
+    if coalesce(jsonb_array_length(keys), 0) = 0 then
         raise exception 'webhook: an endpoint without a key is sent nothing' using errcode = 'invalid_parameter_value';
     end if;
     perform webhook.register_endpoint(id, url, tenant, settings, actor, reason);
@@ -51,6 +51,13 @@ begin
     if overlap is null or overlap < interval '0' then
         raise exception 'webhook: an overlap is not negative' using errcode = 'invalid_parameter_value';
     end if;
+    if key ->> 'sealed_with' is null and exists (
+        select from webhook.endpoint_key as k
+        where k.endpoint_id = rotate_key.endpoint_id and k.sealed_with is not null and k.expires_at > clock_timestamp()
+    ) then
+        raise exception 'webhook: the keys of endpoint % are sealed, the new one would not be', endpoint_id
+            using errcode = 'invalid_parameter_value', hint = 'Name the key file: WEBHOOK_WORKER_KEY_FILE.';
+    end if;
     added := (webhook.add_keys(rotate_key.endpoint_id, jsonb_build_array(key)))[1];
     update webhook.endpoint_key as k set expires_at = ends
     where k.endpoint_id = rotate_key.endpoint_id and k.id <> added and k.expires_at > ends;
@@ -67,7 +74,7 @@ begin
 end
 $$;
 
--- Keys that are not sealed with this key-encryption key, after this id. Their secrets are in it, as they are stored.
+-- Valid keys that are not sealed with this key-encryption key, after this id. Their secrets are in it, as they are stored.
 create or replace function webhook.keys_to_seal(
     sealing text, after bigint, rows_max int,
     out id bigint, out endpoint_id bigint, out scheme text, out secret text, out sealed_with text
@@ -77,39 +84,43 @@ set search_path = pg_catalog, pg_temp
 begin atomic
     select k.id, k.endpoint_id, k.scheme, encode(k.secret, 'base64'), k.sealed_with
     from webhook.endpoint_key as k
-    where k.sealed_with is distinct from sealing and k.id > after
+    where k.sealed_with is distinct from sealing and k.id > after and k.expires_at > now()
     order by k.id limit rows_max;
 end;
 
--- Writes keys that were sealed anew: a JSON array of {"id", "before": base64, "secret": base64, "sealed_with": name or null}. One that
--- somebody else has changed since is left alone. Returns how many were written.
-create or replace function webhook.reseal_keys(keys jsonb) returns bigint
-language sql
+-- Writes keys that were sealed anew: a JSON array of {"id", "before": base64, "secret": base64, "sealed_with": name}. One that
+-- somebody else has changed since is left alone, and none is unsealed. Returns how many were written; the audit log has it, too.
+create or replace function webhook.reseal_keys(keys jsonb, actor text default session_user, reason text default '') returns int
+language plpgsql
 set search_path = pg_catalog, pg_temp
-begin atomic
-    with written as (
-        update webhook.endpoint_key as k set
-            secret = decode(n.key ->> 'secret', 'base64'), sealed_with = n.key ->> 'sealed_with'
-        from jsonb_array_elements(keys) as n (key)
-        where k.id = (n.key ->> 'id')::bigint and k.secret = decode(n.key ->> 'before', 'base64')
-        returning k.id
-    )
-    select count(*) from written as w;
-end;
-
--- Says in the audit log how many keys were sealed anew, and how many could not be.
-create or replace function webhook.keys_rotated(sealed_with text, keys int, failed int, actor text, reason text) returns void
-language sql
-set search_path = pg_catalog, pg_temp
-begin atomic
-    insert into webhook.audit (actor, action, reason, details)
-    values (actor, 'keys.rotate', reason, jsonb_build_object('sealed_with', keys_rotated.sealed_with, 'keys', keys, 'failed', failed));
-end;
+as $$
+declare
+    written int;
+begin
+    if exists (select from jsonb_array_elements(keys) as n (key) where n.key ->> 'sealed_with' is null) then
+        raise exception 'webhook: keys are sealed here, not unsealed' using errcode = 'invalid_parameter_value';
+    end if;
+    perform from webhook.endpoint_key as k
+    where k.id in (select (n.key ->> 'id')::bigint from jsonb_array_elements(keys) as n (key)) order by k.id for update;
+    update webhook.endpoint_key as k set secret = decode(n.key ->> 'secret', 'base64'), sealed_with = n.key ->> 'sealed_with'
+    from jsonb_array_elements(keys) as n (key)
+    where k.id = (n.key ->> 'id')::bigint and k.secret = decode(n.key ->> 'before', 'base64');
+    get diagnostics written = row_count;
+    if written > 0 then
+        insert into webhook.audit (actor, action, reason, details)
+        values (actor, 'keys.rotate', reason, jsonb_build_object(
+            'sealed_with', keys -> 0 ->> 'sealed_with', 'keys', written,
+            'ids', (select jsonb_agg((n.key ->> 'id')::bigint) from jsonb_array_elements(keys) as n (key))));
+    end if;
+    return written;
+end
+$$;
 
 -- A worker holds an endpoint's deliveries because it cannot unseal its keys: nothing is sent unsigned. True if it was enabled.
 create or replace function webhook.withhold_endpoint(endpoint_id bigint, worker text, reason text) returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
 as $$
 begin
     if webhook.lock_endpoint(endpoint_id) <> 'enabled' then

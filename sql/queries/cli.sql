@@ -30,12 +30,8 @@ order by k.id desc
 select k.id, k.endpoint_id, k.scheme, k.secret, k.sealed_with from webhook.keys_to_seal($1::text, $2::bigint, $3::int) as k
 
 -- name: keys_reseal
--- Writes keys that were sealed anew, as JSON; says how many.
-select webhook.reseal_keys($1::text::jsonb)
-
--- name: keys_rotated
--- Says in the audit log that keys were sealed anew: key-encryption key, how many, how many could not be, actor, reason.
-select webhook.keys_rotated($1::text, $2::int, $3::int, $4::text, $5::text)
+-- Writes keys that were sealed anew, as JSON; says how many: keys, actor, reason.
+select webhook.reseal_keys($1::text::jsonb, $2::text, $3::text)
 
 -- name: audit_page
 -- What was done, the newest first: endpoint, delivery, actor, action or its beginning (endpoint.), since, cursor, rows.
@@ -103,28 +99,28 @@ select webhook.enqueue(
 )
 
 -- name: purge_begin
--- Says what is about to be removed: tenant or null, event or null, actor, reason. Whose it is, and up to which event.
-select p.of_tenant as tenant, p.up_to from webhook.begin_purge($1::text, $2::bigint, $3::text, $4::text) as p
+-- Says what is about to be removed: tenant or null, event or null, actor, reason. Its number, whose it is, and up to which event.
+select p.purge, p.of_tenant as tenant, p.event_to from webhook.begin_purge($1::text, $2::bigint, $3::text, $4::text) as p
+
+-- name: purge_fan_out
+-- No more deliveries are made of these events: purge.
+select webhook.purge_fan_out($1::bigint)
+
+-- name: purge_events
+-- Removes events: purge, after id, ids.
+select p.removed, p.next from webhook.purge_events($1::bigint, $2::bigint, $3::int) as p
 
 -- name: purge_endpoints
 -- A tenant's endpoints after this one: tenant, id, rows.
 select e.id from webhook.endpoint as e where e.tenant = $1::text and e.id > $2::bigint order by e.id limit $3::int
 
 -- name: purge_endpoint
--- Cancels deliveries: endpoint, first event, last event, rows, actor.
-select webhook.purge_endpoint($1::bigint, $2::bigint, $3::bigint, $4::int, $5::text)
+-- Cancels deliveries: purge, endpoint, rows.
+select webhook.purge_endpoint($1::bigint, $2::bigint, $3::int)
 
--- name: purge_partitions
--- The partitions of attempts.
-select p as partition from webhook.attempt_partitions() as p
-
--- name: purge_responses
--- Removes what receivers answered: partition, tenant, first event, last event.
-select webhook.purge_responses($1::text, $2::text, $3::bigint, $4::bigint)
-
--- name: purge_payloads
--- Removes events: tenant, first event, last event, rows.
-select webhook.purge_payloads($1::text, $2::bigint, $3::bigint, $4::int)
+-- name: purge_answers
+-- Removes what receivers answered: purge, after delivery id, ids.
+select p.cleared, p.next from webhook.purge_answers($1::bigint, $2::bigint, $3::int) as p
 
 -- name: deliveries_page
 -- Deliveries by filters: state, endpoint, tenant, event type, created since, cursor, rows. Each of the three tables gives

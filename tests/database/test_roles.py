@@ -93,7 +93,8 @@ async def test_a_worker_claims_records_and_keeps_house(dsn: str, database: Datab
 
 async def test_an_operator_works_through_audited_functions(dsn: str, database: Database, roles: None) -> None:
     """Everything of the commands; and the audit log has the login beside the name that was given."""
-    ring = KeyRing.parse(new_line("k"))
+    line = new_line("k")
+    ring = KeyRing.parse(line)
     async with Endpoints(as_role(dsn, "webhook_operator"), actor="alice", key_ring=ring) as endpoints:
         created = await endpoints.create("https://example.invalid/")
         await endpoints.set(created.id, rate=5.0)
@@ -101,8 +102,10 @@ async def test_an_operator_works_through_audited_functions(dsn: str, database: D
         await endpoints.keys(created.id)
         for change in (endpoints.pause, endpoints.resume, endpoints.disable, endpoints.enable):
             await change(created.id, reason="why")
-        await endpoints.reseal_keys()
         await endpoints.list()
+    newer = KeyRing.parse(f"{new_line('l')}\n{line}")
+    async with Endpoints(as_role(dsn, "webhook_operator"), actor="alice", key_ring=newer) as endpoints:
+        assert 2 == (await endpoints.reseal_keys()).keys
     async with session(dsn, "webhook_operator") as operator:
         await operator.value("select webhook.set_tenant('', '{\"weight\": 2}', 'alice', 'why')")
         await operator.value("select webhook.enqueue('t', '{}')")
@@ -123,10 +126,12 @@ async def test_an_operator_works_through_audited_functions(dsn: str, database: D
         await operator.rows(sql["deliveries_page"], *[None] * 6, 10)
         await operator.rows(sql["attempts_page"], *[None] * 6, 10)
         (begun,) = await operator.rows(sql["purge_begin"], "", None, "alice", "why")
-        await operator.value(sql["purge_endpoint"], created.id, 0, begun["up_to"], 10, "alice")
-        for row in await operator.rows(sql["purge_partitions"]):
-            await operator.value(sql["purge_responses"], row["partition"], "", 0, begun["up_to"])
-        await operator.value(sql["purge_payloads"], "", 0, begun["up_to"], 10)
+        await operator.value(sql["purge_fan_out"], begun["purge"])
+        await operator.value(sql["purge_endpoint"], begun["purge"], created.id, 10)
+        for name in ("purge_events", "purge_answers"):
+            await operator.rows(sql[name], begun["purge"], 0, 10)
+        with pytest.raises(DatabaseError, match="there is no purge"):  # whatever is removed is in the audit log first
+            await operator.rows(sql["purge_events"], begun["purge"] - 1, 0, 10)
         entries = await operator.rows(sql["audit_page"], *[None] * 6, 100)
 
     assert {("alice", "webhook_operator_login")} == {(entry["actor"], entry["login"]) for entry in entries}
@@ -166,8 +171,8 @@ SEQUENCES = f"""
 """
 OPERATORS = """
     enqueue create_endpoint next_endpoint_id create_endpoint_with_keys set_endpoint pause_endpoint resume_endpoint
-    disable_endpoint enable_endpoint rotate_key keys_to_seal reseal_keys keys_rotated set_tenant retry_delivery
-    begin_purge purge_endpoint attempt_partitions purge_responses purge_payloads
+    disable_endpoint enable_endpoint rotate_key keys_to_seal reseal_keys set_tenant retry_delivery
+    begin_purge purge_fan_out purge_events purge_endpoint purge_answers
 """
 ALLOWED = {
     "webhook_producer": ("enqueue enqueue_many", ""),

@@ -913,6 +913,8 @@ def test_check_security_says_how_keys_are_sealed(cli: Cli, tmp_path: Path, monke
     monkeypatch.setenv("WEBHOOK_WORKER_KEY_FILE", str(path))
     older, newer = (cli("keys", "new", name).out for name in ("older", "newer"))
     path.write_text(older)
+    assert "; the key file can be read by others: chmod 600" in found()[1]
+    path.chmod(0o600)
     assert ("warn", "1 stored unsealed: `webhook-worker keys rotate` seals them") == found()
     assert {"sealed_with": "older", "keys": 1, "failed": 0} == cli("keys", "rotate", "--format", "json").json
     assert ("ok", "sealed with older") == found()

@@ -121,6 +121,36 @@ async def test_a_key_that_cannot_be_unsealed_pauses_its_endpoint(
     Webhook(made["key"]).verify(receiver.arrivals[1].body, receiver.arrivals[1].headers)
 
 
+@pytest.mark.fault(40)
+async def test_a_key_that_is_none_pauses_its_endpoint_too(dsn: str, database: Database, said: list[str]) -> None:
+    """Somebody wrote to the table past the functions: the worker goes on, with everybody else's."""
+    async with Receiver().listening() as receiver:
+        bad, _ = [
+            await database.value("select id from webhook.create_endpoint($1::text)", receiver.url(path))
+            for path in ("/bad", "/good")
+        ]
+        key = '{"scheme": "v1a", "secret": "c2l4dGVlbiBieXRlcy4uLg==", "public": "' + "A" * 43 + '="}'
+        await database.value("select webhook.rotate_key($1::bigint, $2::text::jsonb, '0s')", bad, key)
+        await deliver_one(dsn, database, said)
+    reason = await database.value("select state_reason from webhook.endpoints where id = $1", bad)
+
+    assert ["/good"] == [arrival.path for arrival in receiver.arrivals]
+    assert "it is no v1a key" in reason
+
+
+async def test_a_sealed_endpoint_gets_no_plain_key(dsn: str, database: Database, key_file: Path, said: list[str]) -> None:
+    """Who forgot the key file is told so, and nothing is changed."""
+    made = await command(dsn, said, "endpoints", "add", "https://127.0.0.1/", *OPTIONS)
+    done = await anyio.run_process(
+        [sys.executable, "-m", "worker", "endpoints", "rotate-key", str(made["id"])],
+        cwd=ROOT, env={**os.environ, "DATABASE_URL": dsn, "WEBHOOK_WORKER_KEY_FILE": ""}, check=False,
+    )  # fmt: skip
+
+    assert 1 == done.returncode
+    assert b"are sealed, the new one would not be" in done.stderr
+    assert 1 == await database.value("select count(*) from webhook.endpoint_key")
+
+
 @pytest.mark.fault(68)
 async def test_no_key_shows_anywhere(dsn: str, database: Database, key_file: Path, said: list[str]) -> None:
     """A canary key and its key-encryption key are in no output, log, error, audit row, attempt or process list."""

@@ -239,5 +239,8 @@ def test_a_bad_key_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"key: line 1 is no name.*keys new NAME") as caught:
         read_key_ring({"CREDENTIALS_DIRECTORY": str(tmp_path)})
     assert "canary" not in str(caught.value)
+    (tmp_path / "key").write_text("# " + "x" * 8192)
+    with pytest.raises(ConfigurationError, match="it is longer than 8192 bytes"):
+        read_key_ring({"CREDENTIALS_DIRECTORY": str(tmp_path)})
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
         read_key_ring({"WEBHOOK_WORKER_KEY_FILE": str(tmp_path / "none")})

@@ -136,12 +136,17 @@ async def _look_at_security(database: Database, settings: Settings) -> list[Find
 
 
 def _judge_keys(sealed: dict[str | None, int], ring: KeyRing) -> Finding:
+    warnings = []
     if missing := [name for name in sealed if name is not None and name not in ring]:
-        return Finding("signing keys", "warn", f"sealed with {', '.join(missing)}, which this key file does not hold")
+        warnings.append(f"sealed with {', '.join(missing)}, which this key file does not hold")
     if sealed.get(None) and not ring:
-        return Finding("signing keys", "warn", "stored unsealed, there is no key file: whoever reads the database can sign")
-    if sealed.get(None):
-        return Finding("signing keys", "warn", f"{sealed[None]} stored unsealed: `webhook-worker keys rotate` seals them")
+        warnings.append("stored unsealed, there is no key file: whoever reads the database can sign")
+    elif sealed.get(None):
+        warnings.append(f"{sealed[None]} stored unsealed: `webhook-worker keys rotate` seals them")
+    if ring.is_exposed:
+        warnings.append("the key file can be read by others: chmod 600")
+    if warnings:
+        return Finding("signing keys", "warn", "; ".join(warnings))
     if old := [name for name in sealed if name != ring.sealing and name is not None]:
         return Finding("signing keys", "ok", f"sealed, some with {', '.join(old)}: `webhook-worker keys rotate` ends that")
     return Finding("signing keys", "ok", f"sealed with {ring.sealing}" if ring else "there are none")

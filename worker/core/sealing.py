@@ -24,9 +24,11 @@ class KeyRing:
     """Key-encryption keys by name; the first seals, all unseal. Without any, keys are stored as they are."""
 
     _keys: dict[str, bytes] = field(default_factory=dict, repr=False)
+    is_exposed: bool = False
+    """Whether others than the owner of its file may read that."""
 
     @classmethod
-    def parse(cls, text: str) -> "KeyRing":
+    def parse(cls, text: str, *, is_exposed: bool = False) -> "KeyRing":
         """Read lines of `name:<32 bytes in base64>`, past empty ones and comments (#); ValueError says which line is wrong."""
         keys: dict[str, bytes] = {}
         for number, line in enumerate(text.splitlines(), start=1):
@@ -40,7 +42,7 @@ class KeyRing:
             keys[match[1]] = base64.b64decode(match[2])
         if not keys:
             raise ValueError("it holds no key")
-        return cls(keys)
+        return cls(keys, is_exposed)
 
     def __bool__(self) -> bool:
         return bool(self._keys)

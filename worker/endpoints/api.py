@@ -172,9 +172,8 @@ class Endpoints:
         while rows := await self._call("keys_page", name, after, BATCH_ROWS):
             documents, refused = sealed_anew(rows, self._key_ring)
             failed += refused
-            written += (await self._call("keys_reseal", dumps(documents)))[0]["reseal_keys"]
+            written += (await self._call("keys_reseal", dumps(documents), self._actor, reason))[0]["reseal_keys"]
             after = rows[-1]["id"]
-        await self._call("keys_rotated", name, written, len(failed), self._actor, reason)
         return Resealed(name, written, tuple(failed))
 
     async def disable(self, endpoint_id: int, *, reason: str = "") -> None:

@@ -3,7 +3,6 @@
 import base64
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -22,6 +21,9 @@ from worker.store.sql import statements
 log = logging.getLogger("worker.store")
 
 ENDPOINTS_CACHED_MAX = 10_000
+
+WITHHOLD_FAILED_SECONDS = 1.0
+"""An endpoint that can neither be sent to nor be paused comes back with the next claim: not more often than this."""
 
 
 class PostgresStore:
@@ -118,10 +120,13 @@ class PostgresStore:
 
     async def _withhold(self, endpoint: Endpoint) -> None:
         """Pause an endpoint whose keys cannot be unsealed: for all workers, and until somebody has looked."""
-        with suppress(StoreError):  # it is given back all the same, and the next claim of it tries again
+        try:
             async with self._planning:
                 if await self._plans.value(self._sql["withhold"], endpoint.id, self._worker, endpoint.problem):
                     log.error("endpoint %d is paused: %s", endpoint.id, endpoint.problem)
+        except StoreError as error:  # it is given back all the same, and the next claim of it tries again
+            log.warning("endpoint %d cannot be paused (%s), though %s", endpoint.id, error, endpoint.problem)
+            await anyio.sleep(WITHHOLD_FAILED_SECONDS)
 
 
 def _endpoint(id_: int, settings: dict[str, Any], key_ring: KeyRing) -> Endpoint:
@@ -154,7 +159,10 @@ def _endpoint(id_: int, settings: dict[str, Any], key_ring: KeyRing) -> Endpoint
 
 def _signer(endpoint_id: int, key_ring: KeyRing, scheme: str, stored: str, sealed_with: str | None) -> Signer:
     secret = key_ring.unseal(base64.b64decode(stored), sealed_with, endpoint_id, scheme)
-    return Ed25519Key(secret) if scheme == "v1a" else SigningKey(secret)
+    try:
+        return Ed25519Key(secret) if scheme == "v1a" else SigningKey(secret)
+    except Exception as error:  # noqa: BLE001 - what somebody wrote past our functions must not stop everybody's deliveries
+        raise CannotUnsealError(f"it is no {scheme} key: {type(error).__name__}") from None
 
 
 def _row(outcome: Outcome, now: float) -> list[Any]:
