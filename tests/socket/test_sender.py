@@ -3,7 +3,7 @@
 import anyio
 import anyio.abc
 import pytest
-from peer import LOOPBACK, OK, answer, send, talking
+from peer import CERTIFICATES, LOOPBACK, OK, answer, send, talking
 
 from worker.core.model import Request
 from worker.http.client import Client
@@ -43,6 +43,20 @@ async def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.Monkey
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     async with talking(answer(OK)) as (peer, sender):
         assert 200 == (await send(sender, peer.url)).status
+
+
+@pytest.mark.fault(17)
+async def test_authorities_of_the_environment_are_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SSL_CERT_FILE and its kin decide nothing: whoever sets a worker's environment cannot make it trust an authority."""
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.setenv(name, str(CERTIFICATES / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(CERTIFICATES))
+    sender = HttpSender(Client(Dialer(Resolver(LOOPBACK))))
+    async with talking(answer(OK), tls="good") as (peer, _):
+        exchange = await send(sender, peer.url)
+        await sender.aclose()
+    assert (None, []) == (exchange.status, peer.requests)
+    assert exchange.outcome.startswith("tls_")
 
 
 @pytest.mark.fault(32)
