@@ -110,8 +110,9 @@ def read_key_ring(environ: Mapping[str, str] | None = None) -> KeyRing:
     """
     environ = os.environ if environ is None else environ
     directory = environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(environ.get("WEBHOOK_WORKER_KEY_FILE") or Path(directory or "", "key"))
-    if not environ.get("WEBHOOK_WORKER_KEY_FILE") and not (directory and _is_there(path)):
+    named = environ.get("WEBHOOK_WORKER_KEY_FILE")
+    path = Path(named or Path(directory or "", "key"))
+    if not named and not (directory and _is_there(path)):
         return KeyRing()
     text = _read_credential(path)
     try:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import anyio
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -169,7 +170,9 @@ async def _reckon(database: Database, parts: list[Part], rolled_back: set[str], 
     """Compare what was committed, what the database says and what the receivers saw."""
     rows = await database.rows(statements()["demo_progress"])
     states = {row["id"]: row for row in await database.rows(statements()["demo_endpoints"])}
-    table = Table(title="what happened")
+    table = Table(
+        title="what happened", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False
+    )  # fits 80 columns
     for column in ("receiver", "events", "requests", "delivered", "retried", "held", "dead", "endpoint"):
         table.add_column(column, justify="left" if column in ("receiver", "endpoint") else "right", no_wrap=True)
     checks: list[tuple[str, bool]] = []
