@@ -4,7 +4,7 @@ CPYTHON := .venv/bin/python
 PYPY_PYTHON := .venv-pypy/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-pypy lint format pypy bench targets fuzz lock sbom audit ci ci-full clean
+.PHONY: help install demo test test-pypy lint format pypy bench targets sim mutation fuzz lock sbom audit ci ci-full clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,13 @@ targets: install ## every benchmark that has a target of its own, about an hour 
 	  echo "== $$name"; $(CPYTHON) -m benchmarks $$name $(ARGS) || failed="$$failed $$name"; \
 	done; test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
+# A seed alone (SEED=7) is replayed, and its whole history printed.
+sim: install ## play scenarios on a virtual clock and judge them by the promises (SEEDS=100, or SEED=7 to see one again)
+	$(CPYTHON) tests/simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),100))
+
+mutation: install ## break the worker on purpose, one way at a time, and see the simulation find it
+	$(CPYTHON) tests/simulation/mutation.py
+
 fuzz: install ## look for a URL that connects to a denied address, with atheris (SECONDS=600)
 	$(CPYTHON) -m pip install --quiet --disable-pip-version-check atheris
 	PYTHONPATH=.:tests/socket $(CPYTHON) tests/socket/fuzz_urls.py -max_len=80 -max_total_time=$(or $(SECONDS),60)
@@ -94,7 +101,9 @@ audit: .release/.installed ## known vulnerabilities of what is pinned (needs the
 ci: ## what CI runs
 	.ci/run
 
-ci-full: ci ## the same, then every benchmark, shortened, and a trial of the comparison, the fuzzer: two hours
+ci-full: ci ## the same, then a long simulation, mutants, every benchmark, shortened, a trial of the comparison, the fuzzer: two hours
+	$(MAKE) sim SEEDS=1000
+	$(MAKE) mutation
 	$(MAKE) targets ARGS=--quick
 	$(MAKE) bench ARGS='--quick --scale 0.2'
 	$(MAKE) fuzz

@@ -19,7 +19,7 @@ from worker.embedded import embedded_postgres
 from worker.store.database import Database, connect
 from worker.store.migrate import migrate_up
 
-ORDER = ("unit", "database", "socket", "process")
+ORDER = ("unit", "simulation", "database", "socket", "process")
 EMPTY = "encoding 'UTF8' locale 'C' template template0"
 LEAK_SECONDS_MAX = 3.0
 _SHARED: set[str] = set()

@@ -1,13 +1,12 @@
 """The slow work that any worker does for all: taking back expired leases, reconciling, partitions."""
 
 import logging
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 
 from worker.core.retention import Retention
 from worker.pipeline.ports import StoreError
-from worker.store.postgres import PostgresStore
 
 TURN_SECONDS = 1.0
 TASKS_MAX = 10
@@ -19,7 +18,17 @@ TURNS_AFTER_OUTAGE = 5
 log = logging.getLogger("worker.housekeeping")
 
 
-async def keep_house(store: PostgresStore, retention: Retention) -> None:
+class House(Protocol):
+    """What housekeeping needs of a store. Each may raise StoreError, and may then be called again."""
+
+    async def reap(self) -> int:
+        """Take back expired leases; return how many deliveries became due again or dead."""
+
+    async def maintain(self, retention: Retention) -> dict[str, Any]:
+        """Take one turn of housekeeping; return what was done."""
+
+
+async def keep_house(store: House, retention: Retention) -> None:
     """Look every second; which tasks are due, and for whom, the database decides. Says what needed doing."""
     turn = 0
     while True:
