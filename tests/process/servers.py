@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,10 @@ needs_pgbouncer = pytest.mark.skipif(not shutil.which("pgbouncer"), reason="pgbo
 class PostgresServer:
     """One server on a unix socket in `directory`, with one database of ours."""
 
-    def __init__(self, directory: Path, **settings: str) -> None:
-        self.directory, self.data = directory, directory / "data"
+    def __init__(self, directory: Path, within: Sequence[str] = (), **settings: str) -> None:
+        """`within`: a command that runs those of the server, as its user, somewhere else."""
+        self.directory, self.data, self._within = directory, directory / "data", list(within)
+        self._owner = {} if within else OWNER
         self.dsn = f"postgresql://postgres@/webhook?host={directory}"
         self._settings = {"unix_socket_directories": str(directory), "listen_addresses": "", "fsync": "off", **settings}
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,7 +70,11 @@ class PostgresServer:
         settings = [argument for name, value in self._settings.items() for argument in ("-c", f"{name}={value}")]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [BIN / "postgres", "-D", self.data, *settings], stdout=log, stderr=log, cwd=self.directory, **OWNER
+                [*self._within, BIN / "postgres", "-D", self.data, *settings],
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                **self._owner,
             )
         deadline = time.monotonic() + START_SECONDS_MAX
         while subprocess.run([BIN / "pg_isready", "-q", "-h", self.directory], check=False).returncode:
@@ -86,8 +92,8 @@ class PostgresServer:
     def run(self, program: str, *arguments: object) -> None:
         """Run one of PostgreSQL's programs as the server's user."""
         done = subprocess.run(
-            [str(part) for part in (BIN / program, *arguments)],
-            check=False, capture_output=True, text=True, cwd=self.directory, **OWNER,
+            [str(part) for part in (*self._within, BIN / program, *arguments)],
+            check=False, capture_output=True, text=True, cwd=self.directory, **self._owner,
         )  # fmt: skip
         assert 0 == done.returncode, done.stderr
 
