@@ -136,8 +136,6 @@ async def test_a_full_disk(disk: Disk, server: PostgresServer) -> None:
     lost = {row["payload"]: row["n"] for row in await database.rows(LOST)}
     assert EVENTS == len(bodies)
     assert {} == {body: count for body, count in bodies.items() if count > 1 + lost.get(body, 0)}
-    print((server.directory / "log").read_text()[-3000:])
-    print(said)
     await database.close()
 
 
