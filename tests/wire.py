@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
 
@@ -18,6 +18,7 @@ class Wire:
     answered: bytes = b""
     cut_after: bytes = b""
     """Whoever sends this gets no answer: when the server gives one, the connection ends. Once."""
+    _conversations: set[asyncio.Task[None] | None] = field(default_factory=set)
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator["Wire"]:
@@ -26,16 +27,17 @@ class Wire:
         parts = urlsplit(self.server_dsn)
         account, at, _ = parts.netloc.rpartition("@")
         self.dsn = f"postgresql://{account}{at}127.0.0.1:{port}{parts.path}?sslmode=disable"
-        self._conversations: set[asyncio.Task[None]] = set()
         try:
             yield self
         finally:
             server.close()
-            for conversation in self._conversations:
+            going_on = [conversation for conversation in self._conversations if conversation]
+            for conversation in going_on:
                 conversation.cancel()
-            await asyncio.gather(*self._conversations, return_exceptions=True)
+            await asyncio.gather(*going_on, return_exceptions=True)
 
     async def _carry(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        self._conversations.add(asyncio.current_task())
         parts = urlsplit(self.server_dsn)
         host, port = parse_qs(parts.query).get("host", [parts.hostname or "127.0.0.1"])[0], parts.port or 5432
         if host.startswith("/"):
@@ -60,12 +62,13 @@ class Wire:
                 back.write(data)
                 await back.drain()
 
-        ways = {asyncio.ensure_future(up()), asyncio.ensure_future(down())}
-        self._conversations |= ways
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
-        self._conversations -= ways
-        for writer in (back, there):
-            writer.close()
+        ways = [asyncio.ensure_future(up()), asyncio.ensure_future(down())]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            for writer in (back, there):
+                writer.close()
+            await asyncio.gather(*ways, return_exceptions=True)
+            self._conversations.discard(asyncio.current_task())

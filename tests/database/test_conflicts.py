@@ -41,8 +41,10 @@ async def configured(dsn: str, database: Database, driver: Driver, setting: str)
     name = await database.value("select current_database()")
     await database.script([f'alter database "{name}" set {setting}'])
     store = PostgresStore(dsn, "a", connect=driver)
-    yield store
-    await store.close()
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 @pytest.fixture
