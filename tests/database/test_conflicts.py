@@ -24,7 +24,7 @@ if sys.implementation.name == "cpython":
 
 EVENTS = 5
 SCHED, BATCH = "select from webhook.endpoint_sched for update", "select from webhook.claim_batch for update"
-SOMEBODY_WAITS = "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')"
+WAITING = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
 
 
 @pytest.fixture(params=list(DRIVERS))
@@ -32,12 +32,25 @@ def driver(request: pytest.FixtureRequest) -> Driver:
     return DRIVERS[request.param]
 
 
-@asynccontextmanager
-async def configured(dsn: str, database: Database, driver: Driver, setting: str) -> AsyncIterator[PostgresStore]:
-    """A store whose sessions have this setting, and deliveries to claim."""
+@pytest.fixture
+async def deliveries(dsn: str, database: Database, driver: Driver) -> list[Delivery]:
+    """What was claimed before anything was wrong."""
+    await load(database)
+    store = PostgresStore(dsn, "a", connect=driver)
+    claimed = await claim(store)
+    await store.close()
+    return claimed
+
+
+async def load(database: Database) -> None:
     await database.value("select id from webhook.create_endpoint('http://127.0.0.1:9/hook')")
     for _ in range(EVENTS):
         await database.value("select webhook.enqueue('t', '{}')")
+
+
+@asynccontextmanager
+async def configured(dsn: str, database: Database, driver: Driver, setting: str) -> AsyncIterator[PostgresStore]:
+    """A store whose sessions have this setting."""
     name = await database.value("select current_database()")
     await database.script([f'alter database "{name}" set {setting}'])
     store = PostgresStore(dsn, "a", connect=driver)
@@ -58,6 +71,11 @@ async def other(dsn: str) -> AsyncIterator[Database]:
 
 async def claim(store: PostgresStore) -> list[Delivery]:
     return (await store.claim(100, 1 << 20)).deliveries
+
+
+async def waiting(database: Database, sessions: int) -> bool:
+    await database.value("select pg_stat_clear_snapshot()")  # or a transaction sees the same ones for ever
+    return bool(sessions == await database.value(WAITING))
 
 
 async def wait(condition: Callable[[], Awaitable[object]]) -> None:
@@ -103,26 +121,33 @@ async def assert_recorded_once(recorder: Recorder, database: Database) -> None:
 
 
 @pytest.mark.fault(50)
-async def test_a_deadlock(dsn: str, database: Database, other: Database, driver: Driver) -> None:
+async def test_a_deadlock(dsn: str, database: Database, other: Database, driver: Driver, deliveries: list[Delivery]) -> None:
     """Whoever takes our rows in another order can have a record for its victim: it is made again, and complete."""
+    await other.script(["set deadlock_timeout = '1min'"])  # it is not the one that looks
     async with configured(dsn, database, driver, "deadlock_timeout = '20ms'") as store:
-        async with recording(store, await claim(store)) as recorder, other.transaction():
-            await other.script([SCHED])
-            await wait(lambda: database.value(SOMEBODY_WAITS))
-            await other.script([BATCH])
-            await failed(recorder, "40P01")
+        await database.script(["begin", "lock table webhook.inflight in share mode"])
+        async with recording(store, deliveries) as recorder:
+            await wait(lambda: waiting(database, 1))  # the record has the claim's row, and is held up
+            await other.script(["begin", SCHED])
+            async with anyio.create_task_group() as group:
+                group.start_soon(other.script, [BATCH])
+                await wait(lambda: waiting(database, 2))
+                await database.script(["commit"])  # now the record goes for the endpoint's row, and closes the circle
+                await failed(recorder, "40P01")
+            await other.script(["commit"])
         await assert_recorded_once(recorder, database)
 
 
 @pytest.mark.fault(50)
-async def test_a_serialization_failure(dsn: str, database: Database, other: Database, driver: Driver) -> None:
+async def test_a_serialization_failure(
+    dsn: str, database: Database, other: Database, driver: Driver, deliveries: list[Delivery]
+) -> None:
     """Where every transaction is serializable, one whose rows were changed meanwhile fails, and is made again."""
     async with configured(dsn, database, driver, "default_transaction_isolation = 'serializable'") as store:
-        deliveries = await claim(store)
         async with other.transaction():
             await other.script(["update webhook.claim_batch set lease_until = lease_until + interval '1 s'"])
             async with recording(store, deliveries) as recorder:
-                await wait(lambda: database.value(SOMEBODY_WAITS))
+                await wait(lambda: waiting(database, 1))
                 await other.script(["commit", "begin"])
                 await failed(recorder, "40001")
         await assert_recorded_once(recorder, database)
@@ -130,10 +155,11 @@ async def test_a_serialization_failure(dsn: str, database: Database, other: Data
 
 @pytest.mark.fault(50)
 @pytest.mark.parametrize(("setting", "sqlstate"), [("statement_timeout", "57014"), ("lock_timeout", "55P03")])
-async def test_a_timeout(dsn: str, database: Database, other: Database, driver: Driver, *, setting: str, sqlstate: str) -> None:
+async def test_a_timeout(
+    dsn: str, database: Database, other: Database, driver: Driver, deliveries: list[Delivery], *, setting: str, sqlstate: str
+) -> None:
     """While rows are locked for longer than a statement may take, claims, extensions and records fail, and are made again."""
     async with configured(dsn, database, driver, f"{setting} = '50ms'") as store:
-        deliveries = await claim(store)
         async with other.transaction():
             await other.script(["lock table webhook.claim_batch, webhook.endpoint_sched in access exclusive mode"])
             for call in (claim(store), store.extend([deliveries[0].claim.id])):
@@ -150,6 +176,7 @@ async def test_a_timeout(dsn: str, database: Database, other: Database, driver: 
 @pytest.mark.fault(48)
 async def test_a_read_only_server(dsn: str, database: Database, other: Database, driver: Driver) -> None:
     """A server that has become read-only is as good as away; the next call dials again, and may find another."""
+    await load(database)
     name = await database.value("select current_database()")
     async with configured(dsn, database, driver, "default_transaction_read_only = on") as store:
         for call in (claim(store), store.extend([1]), store.record([], 0.0), store.reap()):

@@ -105,7 +105,7 @@ async def test_a_fleet_through_two_connections(database: Database, pooled: str) 
     assert await database.value(DELIVERED) == len(receiver.arrivals)
     assert len(receiver.arrivals) == len({arrival.headers["webhook-id"] for arrival in receiver.arrivals})
     assert max(connections) <= POOL
-    assert sorted(delays)[LATER // 2] < 0.5, delays
+    assert sorted(delays)[LATER // 2] < 0.9, delays  # one that sleeps in a connection sleeps for a second
 
 
 COMMANDS = """
