@@ -191,6 +191,9 @@ def _checked_url(text: str, source: str) -> str:
             f"{source} is not the URL of a Postgres database; write it like postgresql://user:password@host:5432/name, "
             "with special characters percent-encoded"
         )
+    pooled = re.findall(r"[?&]pgbouncer=([^&]*)", text)
+    if not {"true", "false"}.issuperset(pooled):
+        raise ConfigurationError(f"{source} has another pgbouncer= than true or false; write pgbouncer=true, or leave it out")
     return text
 
 

@@ -218,6 +218,9 @@ $$;
 -- Extends the leases of these claims. Returns those that are still ours: the others were taken back.
 create or replace function webhook.extend(claims bigint[]) returns setof bigint
 language sql
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
 begin atomic
     update webhook.claim_batch as b set lease_until = clock_timestamp() + b.lease
     where b.claim_id = any (array(  -- in order, as record does

@@ -770,6 +770,32 @@ def test_an_old_snapshot_is_a_warning_that_names_its_holder(
     assert (result, result == "warn") == (finding.result, f"by the {kind} report" in finding.detail)
 
 
+@pytest.mark.fault(53)
+def test_who_holds_a_snapshot_open_is_named(cli: Cli, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `check`, which warns, and by `stats`: the session's name, its process, its user, and what it does."""
+    monkeypatch.setattr(check, "SNAPSHOT_WARN_SECONDS", 0)
+    said: list[Done] = []
+
+    async def hold() -> int:
+        holder = connect(dsn)
+        await holder.script(["set application_name = 'forgetful'"])
+        async with holder.transaction():
+            await holder.script(["declare held cursor for select 1"])
+            said.append(await anyio.to_thread.run_sync(cli, "check", "--format", "json"))
+            said.append(await anyio.to_thread.run_sync(cli, "stats"))
+            pid: int = await holder.value("select pg_backend_pid()")
+        await holder.close()
+        return pid
+
+    pid = anyio.run(hold)
+    (finding,) = (finding for finding in said[0].json if finding["check"] == "oldest snapshot")
+    (line,) = (line for line in said[1].out.splitlines() if "oldest snapshot" in line)
+    for told in (finding["detail"], line):
+        assert f"by the session forgetful, process {pid} (" in told
+        assert "idle in transaction" in told
+    assert "warn" == finding["result"]
+
+
 def test_a_delivery_is_found_by_the_type_of_a_kept_event(cli: Cli, query: Query) -> None:
     """Also when its event's partition is gone."""
     cli("endpoints", "add", URL)

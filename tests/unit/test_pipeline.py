@@ -1,5 +1,6 @@
 """The hot path over a scripted store and sender, on both backends."""
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -510,6 +511,63 @@ async def test_store_away() -> None:
     subject = pipeline(store, FakeSender(), once=True)
     await run_once(subject)
     assert ({1: ("delivered", "ok")}, None) == (store.results, subject.store_error)
+
+
+@virtual
+@pytest.mark.fault(45)
+async def test_ten_minutes_without_a_store() -> None:
+    """What is in hand is sent while its lease holds, outcomes wait in memory, and on return each is recorded, once."""
+    seconds_away, bound = 600, 20
+
+    class Away(FakeStore):
+        since = math.inf
+
+        def look(self) -> None:
+            if self.since <= now() < self.since + seconds_away:
+                raise StoreError("away")
+
+        async def claim(self, rows_max: int, bytes_max: int, avoid: Avoid = NOBODY, wait_seconds: float = 0.0) -> Claimed:
+            self.look()
+            return await super().claim(rows_max, bytes_max, avoid, wait_seconds)
+
+        async def record(self, outcomes: Sequence[Outcome], now: float) -> int:
+            self.look()
+            return await super().record(outcomes, now)
+
+        async def extend(self, claims: Sequence[int]) -> set[int]:
+            self.look()
+            return await super().extend(claims)
+
+    sent_at: list[float] = []
+
+    async def answer(_: Request) -> Exchange:
+        sent_at.append(now())
+        await anyio.sleep(0.9)
+        return Exchange(200)
+
+    batches = [[delivery(10 * batch + number) for number in range(10)] for batch in range(10)]
+    store, sender = Away(batches), FakeSender(answer)
+    subject = pipeline(store, sender, claimed_max=bound, poll_seconds=0.5, retry_store_seconds=(0.1, 1.0))
+    held: list[int] = []
+    with anyio.fail_after(3600):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(subject.run)
+            await anyio.sleep(15)
+            store.since = now()
+            for _ in range(seconds_away - 1):
+                await anyio.sleep(1)
+                held.append(subject.in_hand)
+            recorded = len(store.recorded)
+            assert isinstance(subject.store_error, StoreError)
+            while store.batches or subject.in_hand:  # noqa: ASYNC110 - as in `until`
+                await anyio.sleep(1)
+            subject.stop()
+    meanwhile = [at - store.since for at in sent_at if store.since <= at < store.since + seconds_away]
+    assert 0 <= meanwhile[0] <= meanwhile[-1] < store.lease_seconds
+    assert 0 < len(meanwhile) <= held[-1] == max(held) <= bound
+    assert 0 < recorded < 100 == len(store.results)
+    delivered = [id_ for id_, (disposition, _) in store.results.items() if disposition == "delivered"]
+    assert len(sender.sent) == len(set(sender.bodies)) == len(delivered)
 
 
 @pytest.mark.fault(45)

@@ -76,6 +76,15 @@ def test_a_bad_database_url_is_named_by_its_source_and_not_shown(url: str) -> No
     assert "s3cret" not in str(caught.value)
 
 
+def test_pgbouncer_is_true_or_false() -> None:
+    """Whether there is a pool in between has two answers; another one is refused, not taken for no."""
+    for value in ("true", "false"):
+        url = f"postgresql://me@h/x?sslmode=require&pgbouncer={value}"
+        assert url == read_database_url(url, {})
+    with pytest.raises(ConfigurationError, match="write pgbouncer=true, or leave it out"):
+        read_database_url("postgresql://me@h/x?pgbouncer=yes", {})
+
+
 def test_several_hosts_are_a_database_url() -> None:
     """A URL may name several hosts, which the drivers try in turn."""
     url = "postgresql://a:5432,b:5433/x"

@@ -8,17 +8,28 @@ import anyio
 import asyncpg
 
 from worker.pipeline.ports import StoreError
-from worker.store.database import CONNECT_SECONDS_MAX, GIVE_UP, QUERY_SECONDS_MAX, Row, error_from, unavailable
+from worker.store.database import (
+    CONNECT_SECONDS_MAX,
+    GIVE_UP,
+    QUERY_SECONDS_MAX,
+    Row,
+    TransactionLostError,
+    error_from,
+    unavailable,
+)
 
 _DRIVER_ERRORS = (OSError, EOFError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """A connection that ends under a call can show as any of these."""
+
+STATEMENTS_CACHED_MAX = 100
 
 
 class AsyncpgDatabase:
     """See `worker.store.database.Database`."""
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
+    def __init__(self, dsn: str, *, is_pooled: bool = False) -> None:
+        self._dsn, self.is_pooled = dsn, is_pooled
+        self._in_transaction = False
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
 
     async def value(self, sql: str, *args: Any) -> Any:
@@ -32,14 +43,16 @@ class AsyncpgDatabase:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         await self.script(["begin"])
+        self._in_transaction = True
         try:
             yield
-        except BaseException:  # the caller's own: it goes through as it is
+            await self.script(["commit"])
+        except BaseException:  # the caller's own, too: it goes through as it is
             with anyio.CancelScope(shield=True), suppress(StoreError):
-                if self._connection is not None:
-                    await self.script(["rollback"])
+                await self.script(["rollback"])
             raise
-        await self.script(["commit"])
+        finally:
+            self._in_transaction = False
 
     async def script(self, statements: Sequence[str]) -> None:
         with self._translated():
@@ -56,7 +69,10 @@ class AsyncpgDatabase:
     async def _open(self) -> "asyncpg.Connection[asyncpg.Record]":
         if self._connection is None or self._connection.is_closed():
             self._connection = None
-            self._connection = await asyncpg.connect(self._dsn, timeout=CONNECT_SECONDS_MAX)
+            if self._in_transaction:
+                raise TransactionLostError
+            cached = 0 if self.is_pooled else STATEMENTS_CACHED_MAX
+            self._connection = await asyncpg.connect(self._dsn, timeout=CONNECT_SECONDS_MAX, statement_cache_size=cached)
         return self._connection
 
     @contextmanager

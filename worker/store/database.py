@@ -1,7 +1,7 @@
 """One Postgres connection behind the same few calls, whichever driver the runtime has: asyncpg, or psycopg on PyPy.
 
-Both take `$1` placeholders. A call on a broken connection opens a new one: there is no session state to lose, so this
-also works through PgBouncer in transaction mode.
+Both take `$1` placeholders. A call on a broken connection opens a new one: there is no session state to lose. So this also
+works through PgBouncer in transaction mode, if the DSN says `pgbouncer=true`: then no statement is prepared by name.
 """
 
 import sys
@@ -23,9 +23,19 @@ read-only replica."""
 GIVE_UP = ("08", "57P", "25006")
 """SQLSTATE prefixes after which only a new connection helps; to another server, where the DSN names several."""
 
+_STATEMENT_IS_ELSEWHERE = ("26000", "42P05")
+"""A prepared statement that is not there, or that somebody else has made: the mark of a pool that was not declared."""
+
 
 class DatabaseUnavailableError(StoreError):
     """The database cannot be reached: check DATABASE_URL and that Postgres is running."""
+
+
+class TransactionLostError(DatabaseUnavailableError):
+    """The connection ended between two statements of a transaction: all of it is undone, and none of the rest may run."""
+
+    def __init__(self) -> None:
+        super().__init__("the connection was lost in the middle of a transaction, which is undone: try again")
 
 
 class DatabaseError(StoreError):
@@ -39,6 +49,8 @@ class DatabaseError(StoreError):
 
 def error_from(message: str, sqlstate: str, hint: str | None = None) -> StoreError:
     """Return our error for what Postgres answered."""
+    if sqlstate in _STATEMENT_IS_ELSEWHERE:
+        message += ": through PgBouncer in transaction mode, the database's URL must say pgbouncer=true"
     if sqlstate.startswith(_UNAVAILABLE):
         return DatabaseUnavailableError(message)
     return DatabaseError(message, sqlstate, hint)
@@ -51,6 +63,9 @@ def unavailable(error: BaseException) -> DatabaseUnavailableError:
 
 class Database(Protocol):
     """One connection, opened at its first use. Not for concurrent calls: whoever needs two opens two."""
+
+    is_pooled: bool
+    """Between transactions the server's side belongs to others: leave nothing behind in it, and do not wait in it."""
 
     async def value(self, sql: str, *args: Any) -> Any:
         """Run one statement and return the first column of its first row, or None."""
@@ -70,10 +85,19 @@ class Database(Protocol):
 
 def connect(dsn: str) -> Database:
     """Return a connection through the driver of this runtime. Nothing is opened yet."""
+    dsn, is_pooled = _read_pgbouncer(dsn)
     if sys.implementation.name == "cpython":
         from worker.store.asyncpg_database import AsyncpgDatabase
 
-        return AsyncpgDatabase(dsn)
+        return AsyncpgDatabase(dsn, is_pooled=is_pooled)
     from worker.store.psycopg_database import PsycopgDatabase
 
-    return PsycopgDatabase(dsn)
+    return PsycopgDatabase(dsn, is_pooled=is_pooled)
+
+
+def _read_pgbouncer(dsn: str) -> tuple[str, bool]:
+    """Take `pgbouncer=…` out of a DSN, which the drivers do not know, and return whether it was `true`."""
+    address, _, query = dsn.partition("?")
+    parameters = query.split("&") if query else []
+    kept = [parameter for parameter in parameters if not parameter.startswith("pgbouncer=")]
+    return "?".join([address, *filter(None, ["&".join(kept)])]), "pgbouncer=true" in parameters

@@ -40,6 +40,8 @@ class PostgresStore:
 
     async def claim(self, rows_max: int, bytes_max: int, avoid: Avoid = NOBODY, wait_seconds: float = 0.0) -> Claimed:
         """See `worker.pipeline.ports.Store`."""
+        if self._claims.is_pooled:  # who waits in a pool's connection keeps it from those who have something to record
+            wait_seconds = 0.0
         endpoints, tenants = ",".join(map(str, avoid.endpoints)), dumps(list(avoid.tenants))
         document = loads(
             await self._claims.value(self._sql["claim"], self._worker, rows_max, bytes_max, endpoints, tenants, wait_seconds)

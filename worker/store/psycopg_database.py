@@ -10,7 +10,15 @@ from psycopg.abc import PQGen
 from psycopg.rows import dict_row, tuple_row
 
 from worker.pipeline.ports import StoreError
-from worker.store.database import CONNECT_SECONDS_MAX, GIVE_UP, QUERY_SECONDS_MAX, Row, error_from, unavailable
+from worker.store.database import (
+    CONNECT_SECONDS_MAX,
+    GIVE_UP,
+    QUERY_SECONDS_MAX,
+    Row,
+    TransactionLostError,
+    error_from,
+    unavailable,
+)
 
 _T = TypeVar("_T")
 
@@ -25,8 +33,9 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
 class PsycopgDatabase:
     """See `worker.store.database.Database`."""
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
+    def __init__(self, dsn: str, *, is_pooled: bool = False) -> None:
+        self._dsn, self.is_pooled = dsn, is_pooled
+        self._in_transaction = False
         self._connection: _Connection | None = None
 
     async def value(self, sql: str, *args: Any) -> Any:
@@ -45,14 +54,16 @@ class PsycopgDatabase:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         await self.script(["begin"])
+        self._in_transaction = True
         try:
             yield
-        except BaseException:  # the caller's own: it goes through as it is
+            await self.script(["commit"])
+        except BaseException:  # the caller's own, too: it goes through as it is
             with anyio.CancelScope(shield=True), suppress(StoreError):
-                if self._connection is not None:
-                    await self.script(["rollback"])
+                await self.script(["rollback"])
             raise
-        await self.script(["commit"])
+        finally:
+            self._in_transaction = False
 
     async def script(self, statements: Sequence[str]) -> None:
         with self._translated():
@@ -69,9 +80,11 @@ class PsycopgDatabase:
     async def _open(self) -> _Connection:
         if self._connection is None or self._connection.closed:
             self._connection = None
+            if self._in_transaction:
+                raise TransactionLostError
             with anyio.fail_after(CONNECT_SECONDS_MAX):
                 self._connection = await _Connection.connect(self._dsn, autocommit=True)
-            self._connection.prepare_threshold = 2
+            self._connection.prepare_threshold = None if self.is_pooled else 2
         return self._connection
 
     @contextmanager
