@@ -14,9 +14,10 @@ import trio.testing
 
 from worker.core.model import Claim, Delivery, Endpoint, Exchange, Outcome, Request
 from worker.core.signing import SigningKey
+from worker.pipeline import pipeline as module
 from worker.pipeline.limits import Limits
 from worker.pipeline.pipeline import Pipeline
-from worker.pipeline.ports import NOBODY, Avoid, Claimed, NotSentError, StoreError
+from worker.pipeline.ports import NOBODY, Avoid, Claimed, NotSentError, OutOfFilesError, StoreError
 
 KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ENDPOINT = Endpoint(1, 1, "", "https://example.com/", (("x-own", "1"),), 15.0, (5.0,), (SigningKey.from_text(KEY),))
@@ -288,6 +289,25 @@ async def test_lease_extended() -> None:
     store, sender = FakeStore([[delivery(1)]], lease_seconds=2.0), FakeSender(connect=slow_connect)
     await run_once(pipeline(store, sender, once=True))
     assert {1: ("delivered", "ok")} == store.results
+
+
+@pytest.mark.fault(59)
+async def test_out_of_files(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """What cannot be sent for want of our own files is given back, nothing is claimed for a moment, and that is said once."""
+    monkeypatch.setattr(module, "OUT_OF_FILES_SECONDS", 0.3)
+    failed_at: list[float] = []
+
+    async def connect() -> None:
+        if len(failed_at) < 2:
+            failed_at.append(now())
+            raise OutOfFilesError("too many open files")
+
+    store, sender = FakeStore([[delivery(1), delivery(2)], [delivery(3)]]), FakeSender(connect=connect)
+    await run_once(pipeline(store, sender, once=True))
+    released, delivered = ("released", "released"), ("delivered", "ok")
+    assert {1: released, 2: released, 3: delivered} == store.results
+    assert now() - failed_at[0] >= 0.3
+    assert ["worker.pipeline"] == [record.name for record in caplog.records]
 
 
 async def test_planned_moment() -> None:

@@ -59,7 +59,7 @@ async def attempts_by(database: Database, worker: Worker) -> int:
 async def test_the_previous_release_works_through_a_migration(
     empty_dsn: str, tmp_path: Path, release: str, python: str
 ) -> None:
-    """Its worker delivers before `migrate up`, under it, after it, and beside ours; each event arrives, and exits are orderly."""
+    """Its worker delivers before `migrate up`, under it, after it, and beside ours; each event arrives, exits are orderly."""
     root = check_out(release, tmp_path)
     database = connect(empty_dsn)
     await database.script([(SCHEMAS / f"{release}.sql").read_text().replace("\\set ON_ERROR_STOP on", "")])
