@@ -16,7 +16,7 @@ from releases import COMMITS, check_out
 from worker.store.database import Database, connect
 
 SCHEMAS = ROOT / "tests/database/releases"
-BATCH = 10
+BATCH = 5
 ENDPOINTS = 4
 
 
