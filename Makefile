@@ -62,9 +62,9 @@ else
 	cp .bench/compare.json $(COMPARISON) && .bench/bin/python -m benchmarks.compare.publish $(COMPARISON) && exit $$status
 endif
 
-TARGETS := cold-start idle steps sender origins burst fairness fan-out claim-growth producers rate-audit held-snapshot
+TARGETS := cold-start idle steps sender origins burst fairness fan-out claim-growth producers rate-audit held-snapshot endurance
 
-targets: install ## every benchmark that has a target of its own, about an hour (ARGS=--quick, ARGS='--scale 0.1')
+targets: install ## every benchmark that has a target of its own, two hours (ARGS=--quick, ARGS='--scale 0.1')
 	@failed=; for name in $(TARGETS); do \
 	  echo "== $$name"; $(CPYTHON) -m benchmarks $$name $(ARGS) || failed="$$failed $$name"; \
 	done; test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }

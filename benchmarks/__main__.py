@@ -13,6 +13,7 @@ NAMES = (
     "claim-growth",
     "cold-start",
     "compare",
+    "endurance",
     "fairness",
     "fan-out",
     "held-snapshot",

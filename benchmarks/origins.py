@@ -9,7 +9,6 @@ includes the producer's part of a round.
 
 import subprocess
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.report import Report, progress
@@ -20,8 +19,10 @@ from benchmarks.stage import (
     counting_receiver,
     cpu_seconds,
     interpreters,
+    memory_mb,
     migrated_database,
     on_database,
+    open_files,
     wait_for,
     worker_environment,
 )
@@ -102,14 +103,14 @@ def _measure(python: str, lanes: int, origins: int, rounds: int) -> Measured:
             try:
                 for _ in range(min(max(2, rounds // 2), FIRST_ROUNDS_MAX)):  # make every connection, and warm up
                     _round(dsn, worker, receiver, ROUND // origins)
-                files, rss = _files(worker.pid), _rss_mb(worker.pid)
+                files, rss = open_files(worker.pid), memory_mb(worker.pid)[0]
                 used, started = cpu_seconds(worker.pid), time.monotonic()
                 for _ in range(rounds):
                     _round(dsn, worker, receiver, ROUND // origins)
                 cost = Cost(
                     (cpu_seconds(worker.pid) - used) / rounds / ROUND * 1e6, rounds * ROUND / (time.monotonic() - started)
                 )
-                return Measured(cost, (files, _files(worker.pid)), (rss, _rss_mb(worker.pid)))
+                return Measured(cost, (files, open_files(worker.pid)), (rss, memory_mb(worker.pid)[0]))
             finally:
                 worker.terminate()
 
@@ -141,12 +142,3 @@ def _enqueue(dsn: str, events: int) -> None:
         )  # fmt: skip
 
     on_database(dsn, work)
-
-
-def _files(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
-
-
-def _rss_mb(pid: int) -> float:
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return int(fields["VmRSS"].split()[0]) / 1024

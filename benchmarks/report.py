@@ -14,16 +14,18 @@ from rich.table import Table
 
 @dataclass
 class Report:
-    """Rows of figures, the target in words, and whether it holds."""
+    """Rows of figures, the target in words, and whether it holds; `samples` are for JSON and plots alone."""
 
     target: str
     holds: bool
     rows: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
-        return {"target": self.target, "holds": self.holds, "rows": self.rows, "notes": self.notes}
+        told = {"target": self.target, "holds": self.holds, "rows": self.rows, "notes": self.notes}
+        return {**told, "samples": self.samples} if self.samples else told
 
 
 def machine() -> dict[str, Any]:

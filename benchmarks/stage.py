@@ -1,5 +1,6 @@
 """What the benchmarks share: a database, a receiver in a process of its own, interpreters, CPU accounting."""
 
+import json
 import os
 import signal
 import subprocess
@@ -101,15 +102,23 @@ class CountingReceiver:
 
     def count(self) -> int:
         """Ask."""
+        return int(self._ask())
+
+    def tally(self) -> dict[str, Any]:
+        """Ask one that was started with `--tally` for more; `benchmarks/receiver.py` says what."""
+        told: dict[str, Any] = json.loads(self._ask())
+        return told
+
+    def _ask(self) -> str:
         self._in.write("\n")
         self._in.flush()
-        return int(self._out.readline())
+        return self._out.readline()
 
 
 @contextmanager
-def counting_receiver() -> Iterator[CountingReceiver]:
+def counting_receiver(*options: str) -> Iterator[CountingReceiver]:
     """Run a receiver on all of 127.0.0.0/8, with the tests' certificate for localhost."""
-    command = [sys.executable, "-m", "benchmarks.receiver", "--any", "--tls", str(CERTIFICATES / "good.pem")]
+    command = [sys.executable, "-m", "benchmarks.receiver", "--any", "--tls", str(CERTIFICATES / "good.pem"), *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as process:
         try:
             yield CountingReceiver(process)
@@ -121,6 +130,23 @@ def cpu_seconds(pid: int) -> float:
     """Return what a running process has used until now, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def open_files(pid: int) -> int:
+    """Return how many files and sockets a process has open."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def threads(pid: int) -> int:
+    """Return how many threads a process has."""
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+def memory_mb(pid: int) -> tuple[float, float]:
+    """Return a process' memory in MB: resident, and its share of that (a page of two processes counts half for each)."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    rss, pss = (int(text.partition(f"\n{name}:")[2].split()[0]) / 1024 for name in ("Rss", "Pss"))
+    return rss, pss
 
 
 @dataclass

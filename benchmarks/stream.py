@@ -1,13 +1,22 @@
-"""A producer at a steady, gentle rate, whose events say when they were sent."""
+"""Producers at a steady rate, whose events say when they were sent: one that is gentle, and one in a process of its own.
+
+    python -m benchmarks.stream DSN EVENTS_PER_SECOND SECONDS ENDPOINTS
+
+supplies numbered kilobytes in small batches, and then prints how many.
+"""
 
 import itertools
 import random
+import sys
 import time
 from collections.abc import Sequence
 
 import anyio
 
-from worker.store.database import connect
+from worker.store.database import Database, connect
+
+PAYLOAD_BYTES = 1024
+SLOT_SECONDS = 0.02
 
 
 async def steady_stream(
@@ -37,3 +46,34 @@ async def steady_stream(
             )
     finally:
         await database.close()
+
+
+async def enqueue_numbered(database: Database, numbers: range, endpoints: int) -> None:
+    """Enqueue events of 1 KiB that say their number and the moment, for the types `t0`, `t1`, … in turn."""
+    head = f', "sent": {time.monotonic()!r}, "x": "'
+    await database.value(
+        "select count(*) from webhook.enqueue_many($1::text[], $2::text[])",
+        [f"t{number % endpoints}" for number in numbers],
+        [f'{{"n": {number}{head}'.ljust(PAYLOAD_BYTES - 2, "x") + '"}' for number in numbers],
+    )
+
+
+async def paced_supply(dsn: str, per_second: float, seconds: float, endpoints: int) -> int:
+    """Enqueue what each slot of 20 ms brings in a transaction; return how many. What is late is made up for."""
+    database = connect(dsn)
+    try:
+        await database.value("select 1")
+        started, done = time.monotonic(), 0
+        for slot in range(1, round(seconds / SLOT_SECONDS) + 1):
+            await anyio.sleep(max(0.0, started + slot * SLOT_SECONDS - time.monotonic()))
+            due = int(slot * SLOT_SECONDS * per_second)
+            if due > done:
+                await enqueue_numbered(database, range(done, due), endpoints)
+            done = due
+    finally:
+        await database.close()
+    return done
+
+
+if __name__ == "__main__":
+    print(anyio.run(paced_supply, sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])))

@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from benchmarks.plots import COLOURS, PLOTS, ROOT, prepare, save
+
 README = ROOT / "README.md"
-PLOTS = ROOT / "docs/plots"
 BEGIN, END = "<!-- comparison -->\n", "<!-- end of comparison -->"
-COLOURS = {"webhook-worker, CPython": "#1f77b4", "webhook-worker, PyPy": "#d62728"}
 OTHERS, OURS = "#b0b0b0", "#1f77b4"
 
 
@@ -39,13 +38,7 @@ def with_table(readme: str, report: dict[str, Any]) -> str:
 
 def plot(report: dict[str, Any], folder: Path) -> None:
     """Draw throughput, CPU, latency, and the growth of our own worker, as SVG."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    mpl.rcParams.update(
-        {"svg.hashsalt": "webhook-worker", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    )
-    folder.mkdir(exist_ok=True)
+    prepare()
     compared = sorted(_compared(report), key=lambda row: float(row["worker_us"]))
     _bars(folder / "throughput.svg", "deliveries a second", compared, "per_second")
     _bars(folder / "cpu.svg", "CPU of the worker a delivery, µs", compared, "worker_us")
@@ -65,7 +58,7 @@ def _bars(file: Path, title: str, rows: list[dict[str, Any]], column: str) -> No
     axes.set_xscale("log")
     axes.set_xlim(right=2 * max(row[column] for row in rows))  # room for the labels
     axes.set_title(f"{title} (logarithmic)", loc="left")
-    _save(figure, file)
+    save(figure, file)
 
 
 def _lines(file: Path, series: str, rows: list[dict[str, Any]]) -> None:
@@ -75,7 +68,8 @@ def _lines(file: Path, series: str, rows: list[dict[str, Any]]) -> None:
     for axes, column, title in zip(
         both, ("per_second", "worker_us"), ("deliveries a second", "CPU a delivery, µs"), strict=True
     ):
-        for name, colour in COLOURS.items():
+        for runtime, colour in COLOURS.items():
+            name = f"webhook-worker, {runtime}"
             mine = [row for row in rows if row["contestant"] == name]
             axes.plot([row["size"] for row in mine], [row[column] for row in mine], "o-", color=colour, label=name)
         axes.set_xscale("log")
@@ -85,15 +79,7 @@ def _lines(file: Path, series: str, rows: list[dict[str, Any]]) -> None:
         axes.set_xlabel(series)
         axes.set_title(title, loc="left")
     both[0].legend(frameon=False)
-    _save(figure, file)
-
-
-def _save(figure: Any, file: Path) -> None:
-    from matplotlib import pyplot as plt
-
-    figure.tight_layout()
-    figure.savefig(file, metadata={"Date": None})
-    plt.close(figure)
+    save(figure, file)
 
 
 def _compared(report: dict[str, Any]) -> list[dict[str, Any]]:

@@ -87,3 +87,33 @@ with drawn as materialized (
     from drawn as d cross join (values (1), (2)) as e (id)
 )
 insert into webhook.wake (endpoint_id, run_at) select e.id, now() from (values (1), (2)) as e (id)
+
+-- name: bench_history_bytes
+-- What is kept of the past: tables that grow by design.
+select sum(pg_total_relation_size(c.oid))::bigint from pg_class as c
+where c.relnamespace = 'webhook'::regnamespace and c.relkind = 'r' and c.relname ~ '^(event|finished|attempt)(_[0-9a-z]+)?$'
+
+-- name: bench_endurance
+-- One JSON document: MB of the hot tables and their dead rows, MB of history, calls of claim and record and their milliseconds
+-- in all, and what waits.
+with tables as (
+    select case when c.relname ~ '^(event|finished|attempt)(_|$)' then 'history ' || split_part(c.relname, '_', 1)
+                when c.relname ~ '^wake' then 'hot wake'
+                else 'hot ' || c.relname end as name,
+           sum(pg_total_relation_size(c.oid)) / 1048576 as mb, sum(t.n_dead_tup) as dead
+    from pg_class as c join pg_stat_user_tables as t on t.relid = c.oid
+    where c.relnamespace = 'webhook'::regnamespace and c.relkind = 'r'
+      and c.relname ~ '^(event|finished|attempt|wake)(_|$)|^(pending|inflight|claim_batch|endpoint_sched)$'
+    group by 1
+)
+select json_build_object(
+    'sizes', (select json_object_agg(s.key, s.value) from (
+        select t.name as key, round(t.mb, 2) as value from tables as t
+        union all
+        select replace(t.name, 'hot ', 'dead '), t.dead from tables as t where t.name ~ '^hot'
+    ) as s),
+    'functions', (select json_object_agg(n.name, json_build_array(coalesce(f.calls, 0), coalesce(f.total_time, 0)))
+                  from (values ('claim'), ('record')) as n (name)
+                  left join pg_stat_user_functions as f on f.schemaname = 'webhook' and f.funcname = n.name),
+    'backlog', (select count(*) from webhook.pending) + (select count(*) from webhook.inflight)
+)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,14 +92,22 @@ class _Connection(asyncio.Protocol):
 
 
 class Worker:
-    """One `webhook-worker run` process."""
+    """One `webhook-worker run` process, of this release unless `root` is another's; `environment` is beside ours."""
 
-    def __init__(self, dsn: str, *options: str, python: str = sys.executable) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *options: str,
+        python: str = sys.executable,
+        root: Path = ROOT,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.process = subprocess.Popen(
             [python, "-m", "worker", "run", *options],
-            cwd=ROOT,
+            cwd=root,
             env={
                 **os.environ,
+                **(environment or {}),
                 "DATABASE_URL": dsn,
                 "WEBHOOK_WORKER_ALLOW_NETWORKS": "127.0.0.0/8",
                 "WEBHOOK_WORKER_ALLOW_HTTP": "1",

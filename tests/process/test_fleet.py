@@ -7,6 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from itertools import cycle
 
 import anyio
 import pytest
@@ -183,6 +184,40 @@ async def test_a_limit_holds_over_four_workers(dsn: str, database: Database) -> 
     assert 60 == len(times)
     assert worst_excess(times, 5, 1) <= 0
     assert times[-1] - times[0] < 59 / 5 * 1.15  # and the limit is used
+
+
+@pytest.mark.sql
+@pytest.mark.fault(62)
+async def test_a_limit_holds_in_a_storm_of_restarts(dsn: str, database: Database) -> None:
+    """Four workers, killed or stopped and started again all the time, at 5/s with burst 2: a restart refills nothing."""
+    rate, burst, restarts = 5, 2, 16
+    async with Receiver().listening() as receiver:
+        await add_endpoint(database, receiver.url(), f'{{"rate": {rate}, "burst": {burst}}}')
+        await enqueue(database, 0, 500)
+        interpreters = cycle(pythons())
+        workers = [Worker(dsn, python=next(interpreters)) for _ in range(4)]
+        stopping: list[Worker] = []
+        try:
+            await until(lambda: receiver.arrivals)
+            for n in range(restarts):
+                came = len(receiver.arrivals)
+                victim = workers.pop(0)
+                if n % 2:
+                    victim.kill()
+                else:
+                    victim.terminate()
+                    stopping.append(victim)
+                workers.append(Worker(dsn, python=next(interpreters)))
+                await until(lambda came=came: len(receiver.arrivals) >= came + 2)  # type: ignore[misc]
+            for worker in stopping:
+                assert (await worker.wait())[0] == 0
+        finally:
+            for worker in workers + stopping:
+                worker.__exit__()
+    times = sorted(arrival.at for arrival in receiver.arrivals)
+    assert len(times) >= 2 * restarts
+    assert worst_excess(times, rate, burst) <= 0
+    assert 1 < await database.value("select count(distinct worker) from webhook.attempts where outcome = 'ok'")
 
 
 @pytest.mark.fault(54)

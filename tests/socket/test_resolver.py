@@ -4,6 +4,7 @@ import threading
 
 import anyio
 import pytest
+from peer import LOOPBACK, no_files
 
 from worker.core.address import AddressRules, parse_networks
 from worker.http import resolver as module
@@ -52,6 +53,14 @@ async def test_once_for_all_who_wait_and_for_a_moment() -> None:
                 group.start_soon(ask)
     assert [["8.8.8.8", "2001:4860:4860::8888"]] * 200 == found
     assert ["a.example"] == names.asked
+
+
+@pytest.mark.fault(59)
+async def test_want_of_files_is_no_fault_of_a_name() -> None:
+    """The system's own answer then blames the name; ours does not."""
+    resolver = Resolver(LOOPBACK)
+    with no_files():
+        assert (await reason(resolver, "localhost")).startswith("no_files: localhost does not resolve")
 
 
 async def test_kept_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:

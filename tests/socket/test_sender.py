@@ -2,15 +2,17 @@
 
 import anyio
 import anyio.abc
+import httpx
 import pytest
-from peer import CERTIFICATES, LOOPBACK, OK, answer, send, talking
+from peer import CERTIFICATES, LOOPBACK, OK, answer, no_files, send, talking
 
 from worker.core.model import Request
 from worker.http.client import Client
 from worker.http.dial import Dialer
+from worker.http.foreign import ForeignSender
 from worker.http.resolver import Resolver
 from worker.http.sender import HttpSender
-from worker.pipeline.ports import NotSentError
+from worker.pipeline.ports import NotSentError, OutOfFilesError
 
 
 @pytest.mark.parametrize("tls", [None, "good"])
@@ -108,6 +110,31 @@ async def test_a_refused_connection_is_named() -> None:
     sender = HttpSender(Client(Dialer(Resolver(LOOPBACK))), allow_http=True)
     exchange = await send(sender, "http://127.0.0.1:1/")
     assert (None, "connect") == (exchange.status, exchange.outcome)
+
+
+@pytest.mark.fault(59)
+@pytest.mark.parametrize("tls", [None, "good"])
+async def test_want_of_files_is_no_attempt(tls: str | None) -> None:
+    """Without a file to spare no connection can be made, which is nobody else's fault; one that was kept still serves."""
+    async with talking(answer(OK), tls=tls) as (peer, sender):
+        await anyio.wait_all_tasks_blocked()  # the peer waits for connections: to begin to wait takes a file
+        with no_files():
+            for url in (peer.url, peer.url.replace("localhost", "127.0.0.1")):
+                with pytest.raises(OutOfFilesError):
+                    await send(sender, url)
+        assert 200 == (await send(sender, peer.url)).status
+        with no_files():
+            assert 200 == (await send(sender, peer.url)).status
+        assert 1 == peer.connections
+
+
+@pytest.mark.fault(59)
+async def test_want_of_files_under_a_foreign_transport() -> None:
+    """The same for any httpx transport that says so."""
+    sender = ForeignSender(httpx.AsyncHTTPTransport(), allow_http=True)
+    with no_files(), pytest.raises(OutOfFilesError):
+        await send(sender, "http://127.0.0.1:1/")
+    await sender.aclose()
 
 
 @pytest.mark.fault(15)

@@ -2,10 +2,11 @@
 
 import json
 import math
+from collections import Counter
 
 import pytest
 
-from benchmarks import burst, fairness, fan_out, held_snapshot, idle, origins, sender, steps
+from benchmarks import burst, endurance, fairness, fan_out, held_snapshot, idle, origins, receiver, sender, steps
 from benchmarks.arrivals import Arrival, first_arrivals, latencies, percentile
 from benchmarks.compare.goals import judge
 from benchmarks.compare.publish import BEGIN, END, README, table, with_table
@@ -182,3 +183,58 @@ def test_the_table_of_the_readme_is_of_the_committed_results() -> None:
     assert END in readme
     assert with_table(readme, report) == readme
     assert table(report).count("\n") == 2 + sum(row["series"] == "comparison" for row in report["rows"])
+
+
+def test_a_tally_counts_each_number_once() -> None:
+    """What came again is answered, but no longer different; the times are those since somebody asked."""
+    tally = receiver.Tally()
+    for number, seconds in ((0, 0.0101), (9, 0.0109), (1_000_000, 2.0), (9, 0.5)):
+        tally.add(number, seconds)
+    told = json.loads(tally.tell())
+    assert (told["different"], told["took"]) == (3, {"10": 2, "2000": 1, "500": 1})
+    assert json.loads(tally.tell())["took"] == {}
+
+
+def test_percentiles_of_counts() -> None:
+    """The same nearest rank as of a list."""
+    counts = Counter({10: 98, 20: 1, 30: 1})
+    assert [endurance.percentile_of(counts, percent) for percent in (50, 98, 99, 100)] == [10, 10, 20, 30]
+    assert endurance.percentile_of(Counter(), 50) is None
+
+
+SAMPLE = {
+    "CPython rss_mb": 40.0, "CPython files": 100, "hot pending": 10.0, "hot claim_batch": 0.1, "claim_ms": 4.0,
+    "record_ms": 4.0, "backlog": 100, "p50_ms": 1, "p99_ms": 9, "machine cpu_percent": 60.0, "history event": 5.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("worse", "good", "bad"),
+    [
+        ("CPython rss_mb", 44.0, 44.1),
+        ("CPython files", 125, 126),
+        ("hot pending", 12.5, 12.6),
+        ("hot claim_batch", 5.0, 5.1),
+        ("claim_ms", 5.0, 5.1),
+        ("record_ms", 5.0, 5.1),
+        ("backlog", 600, 601),
+    ],
+)
+def test_endurance_is_judged(worse: str, good: float, bad: float) -> None:
+    """Each of its figures can fail it by the last quarter; what the first is like does not matter."""
+
+    def judged(figure: float) -> bool:
+        before, after = [{**SAMPLE, worse: 1e6}] * 4 + [SAMPLE] * 8, [{**SAMPLE, worse: figure}] * 4
+        return endurance._judge(endurance.Run(1000.0, before + after, EVENTS, EVENTS, EVENTS, [0, 0])).holds
+
+    assert [judged(good), judged(bad)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("arrived", "different", "status", "holds"),
+    [(10, 10, 0, True), (9, 9, 0, False), (11, 10, 0, False), (10, 10, 1, False)],
+    ids=["good", "loss", "duplicate", "disorderly"],
+)
+def test_endurance_counts(arrived: int, different: int, status: int, *, holds: bool) -> None:
+    """A loss, a duplicate and a worker that does not end in order each fail it."""
+    assert endurance._judge(endurance.Run(1000.0, [SAMPLE] * 16, EVENTS, arrived, different, [0, status])).holds == holds

@@ -15,9 +15,10 @@ import trio.testing
 
 from worker.core.model import Claim, Delivery, Endpoint, Exchange, Outcome, Request
 from worker.core.signing import SigningKey
+from worker.pipeline import pipeline as module
 from worker.pipeline.limits import Limits
 from worker.pipeline.pipeline import Pipeline
-from worker.pipeline.ports import NOBODY, Avoid, Claimed, NotSentError, StoreError
+from worker.pipeline.ports import NOBODY, Avoid, Claimed, NotSentError, OutOfFilesError, StoreError
 
 KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ENDPOINT = Endpoint(1, 1, "", "https://example.com/", (("x-own", "1"),), 15.0, (5.0,), (SigningKey.from_text(KEY),))
@@ -291,6 +292,25 @@ async def test_lease_extended() -> None:
     assert {1: ("delivered", "ok")} == store.results
 
 
+@pytest.mark.fault(59)
+async def test_out_of_files(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """What cannot be sent for want of our own files is given back, nothing is claimed for a moment, and that is said once."""
+    monkeypatch.setattr(module, "OUT_OF_FILES_SECONDS", 0.3)
+    failed_at: list[float] = []
+
+    async def connect() -> None:
+        if len(failed_at) < 2:
+            failed_at.append(now())
+            raise OutOfFilesError("too many open files")
+
+    store, sender = FakeStore([[delivery(1), delivery(2)], [delivery(3)]]), FakeSender(connect=connect)
+    await run_once(pipeline(store, sender, once=True))
+    released, delivered = ("released", "released"), ("delivered", "ok")
+    assert {1: released, 2: released, 3: delivered} == store.results
+    assert now() - failed_at[0] >= 0.3
+    assert ["worker.pipeline"] == [record.name for record in caplog.records]
+
+
 async def test_planned_moment() -> None:
     """A planned delivery is not sent before its moment; the others do not wait for it."""
     planned = now() + 0.2
@@ -400,6 +420,62 @@ async def test_hanging_endpoints_share_the_lanes() -> None:
         assert 16 * (10 - 8 - 1) == subject.counts.released  # a few of each are kept for the next lane
     assert ({"delivered", "retry", "released"}, 240) == ({one for one, _ in store.results.values()}, len(store.results))
     assert 0 == subject.in_hand
+
+
+async def p99_beside(hanging: int) -> float:
+    """Deliver twice to 2,000 healthy endpoints, the second time beside so many deliveries a claim of one that hangs.
+
+    Return p99 from claim to arrival, of the second time: at first nobody knew them.
+    """
+    claimed: dict[int, float] = {}
+    took: list[float] = []
+
+    async def answer(request: Request) -> Exchange:
+        number = int(request.body)
+        if number >= 10_000:
+            await anyio.sleep(15)
+            return Exchange(outcome="timeout")
+        took.append(now() - claimed[number])
+        await anyio.sleep(0.02)
+        return Exchange(200)
+
+    class Supply(FakeStore):
+        """Leaves out who is avoided, and hands out again what was given back."""
+
+        async def claim(self, rows_max: int, bytes_max: int, avoid: Avoid = NOBODY, wait_seconds: float = 0.0) -> Claimed:
+            if self.batches:
+                batch = self.batches.pop(0)
+                later = [one for one in batch if one.endpoint.id in avoid.endpoints]
+                self.batches[:1] = [later + [one for following in self.batches[:1] for one in following]]
+                self.batches.insert(0, [one for one in batch if one.endpoint.id not in avoid.endpoints])
+            found = await super().claim(rows_max, bytes_max, avoid, wait_seconds)
+            for one in found.deliveries:
+                claimed.setdefault(one.id, now())
+            return found
+
+        async def record(self, outcomes: Sequence[Outcome], now: float) -> int:
+            back = [one.delivery for one in outcomes if one.decision.disposition == "released"]
+            self.batches[:1] = [back + [one for batch in self.batches[:1] for one in batch]]
+            return await super().record(outcomes, now)
+
+    hangs = replace(ENDPOINT, id=10_000)
+    store = Supply(
+        [
+            [delivery(10_000 + hanging * nth + n, endpoint=hangs) for n in range(hanging * (nth >= 100))]
+            + [delivery(number, endpoint=replace(ENDPOINT, id=number % 2_000)) for number in range(20 * nth, 20 * nth + 20)]
+            for nth in range(200)
+        ]
+    )
+    async with at_work(pipeline(store, FakeSender(answer), concurrency=64, poll_seconds=0.03)):
+        await until(lambda: len(took) == 4_000)
+    return sorted(took[2_000:])[1_979]
+
+
+@virtual
+@pytest.mark.fault(61)
+async def test_a_hanging_endpoint_leaves_the_others_p99() -> None:
+    """Thousands of endpoints that are known to answer do not notice one that hangs, however much is due there."""
+    assert await p99_beside(0) == pytest.approx(await p99_beside(5), abs=1e-3)
 
 
 @virtual

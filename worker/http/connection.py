@@ -17,8 +17,9 @@ RESPONSE_BYTES_KEPT = 1024
 class WireError(Exception):
     """No complete response head came.
 
-    `reason` names why: `dns`, `blocked_address`, `blocked_port`, `connect`, `tls_…`, `disconnected`, `protocol_error` or
-    `timeout`. `written`: the request was, in part or whole. `again`: it may be written once more, on a new connection.
+    `reason` names why: `dns`, `blocked_address`, `blocked_port`, `connect`, `tls_…`, `disconnected`, `protocol_error`,
+    `timeout`, or `no_files`: this process may open no more files. `written`: the request was, in part or whole. `again`: it
+    may be written once more, on a new connection.
     """
 
     def __init__(self, reason: str, text: str, *, written: bool = False, again: bool = False) -> None:

@@ -9,6 +9,7 @@ import anyio
 import certifi
 
 from worker.http.connection import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, Connection, WireError
+from worker.http.files import says_no_files
 from worker.http.pool import Origin
 from worker.http.resolver import Resolver
 from worker.http.tls import TLSConnection
@@ -88,6 +89,7 @@ class _Race:
         self._make, self._port = make, port
         self._connected: list[Connection] = []
         self._failures: list[str] = []
+        self._no_files = False
 
     async def first(self, addresses: Sequence[str]) -> Connection:
         """Return the first connection that stands; WireError if none does."""
@@ -101,7 +103,8 @@ class _Race:
                 raise
             self._abort(1)
         if not self._connected:
-            raise WireError("connect", f"no connection to port {self._port} ({'; '.join(self._failures)})")
+            reason = "no_files" if self._no_files else "connect"
+            raise WireError(reason, f"no connection to port {self._port} ({'; '.join(self._failures)})")
         return self._connected[0]
 
     async def _start(self, addresses: Sequence[str]) -> None:
@@ -124,6 +127,7 @@ class _Race:
             await asyncio.get_running_loop().create_connection(lambda: connection, address, self._port)
             self._connected.append(connection)
         except (OSError, ValueError) as error:  # ValueError: TLS cannot name such a host
+            self._no_files |= says_no_files(error)
             self._failures.append(f"{address}: {getattr(error, 'strerror', None) or error}")
 
     def _abort(self, kept: int) -> None:

@@ -15,7 +15,9 @@ from worker.core.model import Exchange, Request
 from worker.core.url import BadURL, parse_url
 from worker.http.connection import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, WireError
 from worker.http.dial import CONNECT_SECONDS_MAX
+from worker.http.files import says_no_files
 from worker.http.tls import tls_error
+from worker.pipeline.ports import OutOfFilesError
 
 
 class ForeignSender:
@@ -44,6 +46,8 @@ class ForeignSender:
                 await self._exchange(request, exchange)
         except (BadURL, httpx.HTTPError) as error:
             failure = _wire_error(error)
+            if failure.reason == "no_files" and exchange.status is None:
+                raise OutOfFilesError(str(failure)) from error
             exchange.error = str(failure)
             if exchange.status is None:
                 exchange.outcome = failure.reason
@@ -85,6 +89,8 @@ def _wire_error(error: Exception) -> WireError:
     while cause is not None:
         if isinstance(cause, ssl.SSLError):
             return tls_error(cause)
+        if says_no_files(cause):
+            return WireError("no_files", str(cause))
         cause = cause.__cause__ or cause.__context__
     for kind, reason in (
         (BadURL, "bad_url"),

@@ -12,6 +12,7 @@ import anyio
 
 from worker.core.address import AddressRules, is_address
 from worker.http.connection import WireError
+from worker.http.files import no_files_left, says_no_files
 
 ADDRESSES_MAX = 16
 """How many answers a name may have. More than that is no receiver we want."""
@@ -30,11 +31,13 @@ LOOK_UPS_MAX = {True: 16, None: 64, False: 16}
 class _Name:
     """What is known of a name: its addresses, or why there are none, until that is too old; the look-up under way."""
 
-    __slots__ = ("addresses", "asking", "error", "kept_until", "quick")
+    __slots__ = ("addresses", "asking", "error", "kept_until", "no_files", "quick")
 
     def __init__(self) -> None:
         self.addresses: list[str] = []
         self.error = ""
+        self.no_files = False
+        """Whether that is why."""
         self.kept_until = 0.0
         self.quick: bool | None = None
         self.asking: asyncio.Task[None] | None = None
@@ -58,7 +61,7 @@ class Resolver:
         self._limits: dict[bool | None, anyio.CapacityLimiter] = {}
 
     async def resolve(self, host: str, port: int) -> list[str]:
-        """Return the addresses that may be dialled, in order. WireError: `dns`, `blocked_address` or `blocked_port`."""
+        """Return the addresses to dial, in order. WireError: `dns`, `no_files`, `blocked_address`, `blocked_port`."""
         if rule := self._rules.judge_port(port):
             raise WireError("blocked_port", f"port {port} is denied ({rule})")
         addresses = [host] if self._is_address(host) else await self._answers(host)
@@ -87,7 +90,7 @@ class Resolver:
                 name.asking.add_done_callback(self._asking.discard)
             await asyncio.shield(name.asking)  # others may wait for it, whose deadline is later
         if name.error:
-            raise WireError("dns", name.error)
+            raise WireError("no_files" if name.no_files else "dns", name.error)
         return name.addresses
 
     async def _ask(self, host: str, name: _Name) -> None:
@@ -98,9 +101,10 @@ class Resolver:
             async with self._limits[name.quick]:
                 started = loop.time()
                 found = await _in_thread(self._look_up, host)
-            name.addresses, name.error = list(dict.fromkeys(found)), ""
+            name.addresses, name.error, name.no_files = list(dict.fromkeys(found)), "", False
         except (OSError, UnicodeError, RuntimeError) as error:  # RuntimeError: no thread can be started
             name.addresses, name.error = [], f"{host} does not resolve: {error}"
+            name.no_files = says_no_files(error) or no_files_left()
         finally:
             name.asking = None
         if not name.addresses:
@@ -109,7 +113,8 @@ class Resolver:
             name.error = f"{host} has {len(name.addresses)} addresses; at most {ADDRESSES_MAX} are accepted"
         now = loop.time()
         name.quick = not name.error and now - started < QUICK_SECONDS
-        name.kept_until = now + (FAILURE_KEPT_SECONDS if name.error else KEPT_SECONDS)
+        kept_seconds = 0.0 if name.no_files else FAILURE_KEPT_SECONDS if name.error else KEPT_SECONDS
+        name.kept_until = now + kept_seconds
 
 
 async def _in_thread(look_up: Callable[[str], list[str]], host: str) -> list[str]:

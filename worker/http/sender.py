@@ -10,6 +10,7 @@ from worker.core.url import BadURL, parse_url
 from worker.http.client import Client
 from worker.http.connection import WireError
 from worker.http.pool import Origin
+from worker.pipeline.ports import OutOfFilesError
 
 TARGETS_MAX = 10_000
 DIAL_SECONDS_GUESSED = 0.2
@@ -62,6 +63,8 @@ class HttpSender:
             target = self._target(request.url)
             response = await self._client.exchange(target.origin, _serialize(target, request), deadline, before_write)
         except WireError as error:
+            if error.reason == "no_files":
+                raise OutOfFilesError(str(error)) from error
             return Exchange(None, error.reason, str(error))
         except BadURL as error:
             return Exchange(None, "bad_url", str(error))

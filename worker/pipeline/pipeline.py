@@ -1,5 +1,6 @@
 """The hot path, top to bottom: claim → pace → send → classify → record."""
 
+import logging
 import math
 import random
 import time
@@ -15,9 +16,11 @@ from worker.core.signing import sign
 from worker.pipeline.hand import Hand
 from worker.pipeline.leases import Leases
 from worker.pipeline.limits import Counts, Limits
-from worker.pipeline.ports import Claimed, NotSentError, Sender, Store, StoreError
+from worker.pipeline.ports import Claimed, NotSentError, OutOfFilesError, Sender, Store, StoreError
 from worker.pipeline.ready import ReadyQueue
 from worker.pipeline.recorder import Recorder
+
+log = logging.getLogger("worker.pipeline")
 
 LATE_SECONDS_MAX = 0.06
 """A planned send that is later than this is given back: its moment belongs to others by now. Promise P4 allows 0.1 s; the
@@ -28,6 +31,12 @@ QUIET_SECONDS_MAX = 5.0
 
 BEHIND_SECONDS = 0.25
 """How long a worker that misses planned moments claims nothing: others may keep up better, and it catches up."""
+
+OUT_OF_FILES_SECONDS = 0.5
+"""How long a worker that may open no more files claims nothing: others may have some, and its own connections end."""
+
+SAID_AGAIN_SECONDS = 60.0
+"""How often the log says so at most."""
 
 INTERRUPTED = Exchange(outcome="interrupted", error="the worker stopped before an answer came")
 
@@ -62,6 +71,7 @@ class Pipeline:
         self._hand = Hand(limits, clock)
         self._at_work = 0
         self._behind_until = -math.inf
+        self._said_at = -math.inf
         self._stop_requested = anyio.Event()
 
     def stop(self) -> None:
@@ -229,7 +239,9 @@ class Pipeline:
                 exchange = await self._sender.send(
                     self._request(delivery, delivery.payload), partial(self._check_before_write, delivery)
                 )
-        except NotSentError:
+        except NotSentError as error:
+            if isinstance(error, OutOfFilesError):
+                self._pause_for_files(error)
             self._release(delivery)
             return False
         except anyio.get_cancelled_exc_class():
@@ -281,6 +293,14 @@ class Pipeline:
         """Give it back unsent: due at once, for anybody, and the attempt does not count."""
         self.counts.released += 1
         self._recorder.add(Outcome(delivery, Decision("released", "released"), self._clock(), 0.0))
+
+    def _pause_for_files(self, error: OutOfFilesError) -> None:
+        """Claim nothing for a moment, and say so."""
+        now = self._clock()
+        if now >= self._said_at + SAID_AGAIN_SECONDS:
+            self._said_at = now
+            log.warning("out of files, claims pause and deliveries wait: raise LimitNOFILE (%s)", error)
+        self._behind_until = max(self._behind_until, now + OUT_OF_FILES_SECONDS)
 
     # -- around the path ---------------------------------------------------------------------------------------------
 

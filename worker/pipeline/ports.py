@@ -20,6 +20,10 @@ class NotSentError(Exception):
     """Raised by `before_write`: not one byte of the request may be written."""
 
 
+class OutOfFilesError(NotSentError):
+    """Raised by a sender: this process may open no more files, so nothing was written. That is nobody else's fault."""
+
+
 @dataclass(slots=True)
 class Claimed:
     """What a claim brought. `database_now` is the database's Unix time while it ran; `more`: ask again at once.
@@ -80,6 +84,7 @@ class Sender(Protocol):
 
         `before_write` is awaited just before the first byte; it may wait for the planned moment, or raise NotSentError. It is
         awaited again, with True, before the request is written once more, because a kept connection turned out to be closed.
+        OutOfFilesError if no connection could be opened for want of our own.
         """
 
     async def aclose(self) -> None:

@@ -1,0 +1,311 @@
+"""An hour of half load: does anything grow?
+
+One worker of 64 lanes on each runtime, together on one database. First what the two deliver at full load is measured, from a
+backlog in a database of its own; then a producer supplies half of that for an hour (`--quick`: a minute), a kilobyte each,
+over a hundred endpoints of one receiver. 360 times (60) in between it is looked at what the workers hold, how
+large the tables are whose rows come and go, how long `webhook.claim` and `webhook.record` take by the server's own count
+(`track_functions`), what waits, and how long deliveries took.
+
+What is judged is the last quarter against the second: medians, since PyPy's memory goes in waves and so do tables between two
+vacuums. The first quarter is for what fills once and stays: caches, connections, compiled code. History (events, finished
+deliveries, attempts) grows by design, until its retention; it is told, not judged. An hour of it would fill a small disk: if
+what the first minute costs says so, the supply is lowered, and a note says by how much.
+
+An idle claim waits in the server for something to do, so the mean of a claim has some waiting in it: as much at the end as in
+the beginning, if nothing grows.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from benchmarks.report import Report, progress
+from benchmarks.stage import (
+    ROOT,
+    CountingReceiver,
+    copy_database,
+    counting_receiver,
+    cpu_seconds,
+    drop_database,
+    interpreters,
+    memory_mb,
+    migrated_database,
+    on_database,
+    open_files,
+    running_workers,
+    stop_workers,
+    threads,
+    wait_for,
+)
+from benchmarks.stream import enqueue_numbered
+from worker.store.database import Database
+from worker.store.sql import statements
+
+SECONDS, QUICK_SECONDS = 3600.0, 60.0
+SAMPLES, QUICK_SAMPLES = 360, 60
+ENDPOINTS = 100
+BACKLOG, QUICK_BACKLOG = 400_000, 100_000
+FILL_BATCH = 5_000
+FULL_FROM, FULL_TO = 0.4, 0.96
+"""The part of the backlog that full load is taken from: without the start, the warm-up and the end."""
+
+DISK_BYTES_MAX = 40e9
+VACUUM_TURNS = 60
+"""How often in a run the server looks for tables to vacuum: in an hour, by its default, once a minute."""
+
+SETTLE_SECONDS_MAX = 30.0
+
+RSS_TIMES_MAX = {"CPython": 1.1, "PyPy": 1.2}
+"""A leak of 10 bytes a delivery is 90 MB in half an hour: twice what a worker on CPython has. PyPy's heap breathes."""
+RSS_MB_MIN = {"CPython": 0.0, "PyPy": 250.0}
+"""It is taken to have this by the second quarter: in a short run PyPy is still compiling then."""
+
+FILES_TIMES_MAX = 1.25
+LANES = 64
+"""As many connections to the receiver may be open, whenever arrivals happen to come thicker."""
+
+TABLE_TIMES_MAX = 1.25
+TABLE_MB_MIN = 4.0
+"""Tables below this are taken to be this large: with a vacuum a minute, a table of a few pages doubles and means nothing."""
+LATENCY_TIMES_MAX = 1.25
+BACKLOG_SECONDS_MAX = 0.5
+"""So much of the supply more may wait at the end than in the second quarter."""
+
+TARGET = (
+    "the medians of the last quarter are at most those of the second, times 1.1 (memory on CPython), 1.2 (memory on PyPy) or "
+    "1.25 (open files, size of each hot table, mean claim and record); what waits grows by less than half a second's supply; "
+    "each event arrives once"
+)
+
+
+@dataclass
+class Run:
+    """What the long run gave."""
+
+    per_second: float
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    enqueued: int = 0
+    arrived: int = 0
+    different: int = 0
+    statuses: list[int] = field(default_factory=list)
+
+
+def run(*, quick: bool, scale: float) -> Report:
+    """Measure full load, then supply half of it for long."""
+    seconds = (QUICK_SECONDS if quick else SECONDS) * scale
+    every = seconds / (QUICK_SAMPLES if quick else SAMPLES)
+    vacuum = f"alter system set autovacuum_naptime = '{max(1, round(seconds / VACUUM_TURNS))} s'"
+
+    async def set_up(database: Database) -> None:
+        await database.script([vacuum])
+        await database.script(["select pg_reload_conf()"])
+
+    with migrated_database() as base:
+        on_database(base, set_up)
+        full, bytes_each = _full_load(copy_database(base, "full_load"), QUICK_BACKLOG if quick else BACKLOG)
+        half = full / 2
+        per_second = min(half, DISK_BYTES_MAX / bytes_each / seconds)
+        notes = [
+            f"full load {full:.0f} deliveries a second, supplied {per_second:.0f}",
+            f"{bytes_each:.0f} bytes of disk a delivery, {per_second * seconds * bytes_each / 1e9:.1f} GB in all",
+        ]
+        if per_second < half:
+            notes.append(f"that is less than half load, for the disk's sake: at {half:.0f} it would be over 40 GB")
+        for note in notes:
+            progress(note)
+        long = _long_run(copy_database(base, "half_load"), per_second, seconds, every)
+    report = _judge(long)
+    report.notes = [*notes, *report.notes]
+    return report
+
+
+def _full_load(dsn: str, backlog: int) -> tuple[float, float]:
+    """Return the deliveries a second that the workers make of a backlog, and what each leaves on the disk, in bytes."""
+    kept: list[int] = []
+
+    async def fill(database: Database) -> None:
+        for first in range(0, backlog, FILL_BATCH):
+            await enqueue_numbered(database, range(first, first + FILL_BATCH), ENDPOINTS)
+        await database.script(["vacuum analyze", "checkpoint"])
+
+    async def history(database: Database) -> None:
+        kept.append(await database.value(statements()["bench_history_bytes"]))
+
+    with counting_receiver() as receiver:
+        _prepare(dsn, receiver)
+        on_database(dsn, fill)
+        with running_workers(dsn, interpreters().values()) as workers:
+            marks = wait_for(workers[0], receiver, backlog)
+            stop_workers(workers)
+        on_database(dsn, history)
+    drop_database(dsn)
+    first = next(mark for mark in marks if mark[0] >= FULL_FROM * backlog)
+    last = next(mark for mark in reversed(marks) if mark[0] <= FULL_TO * backlog)
+    return (last[0] - first[0]) / (last[1] - first[1]), kept[0] / backlog
+
+
+def _prepare(dsn: str, receiver: CountingReceiver) -> None:
+    async def prepare(database: Database) -> None:
+        await database.script(
+            ["alter database " + await database.value("select current_database()") + " set track_functions = 'pl'"]
+        )
+        await database.value(
+            "select count(*) from generate_series(0, $2::int - 1) as n cross join lateral webhook.create_endpoint("
+            "format('http://127.0.0.1:%s/%s', $1::int, n), settings => jsonb_build_object('event_types', array['t' || n]))",
+            receiver.port,
+            ENDPOINTS,
+        )
+
+    on_database(dsn, prepare)
+
+
+def _long_run(dsn: str, per_second: float, seconds: float, every: float) -> Run:
+    found = Run(per_second)
+    names = list(interpreters())
+    with counting_receiver("--tally") as receiver:
+        _prepare(dsn, receiver)
+        supply = [sys.executable, "-m", "benchmarks.stream", dsn, str(per_second), str(seconds), str(ENDPOINTS)]
+        with (
+            running_workers(dsn, interpreters().values()) as workers,
+            subprocess.Popen(supply, cwd=ROOT, stdout=subprocess.PIPE, text=True) as producer,
+        ):
+            pids = dict(zip(names, (worker.pid for worker in workers), strict=True))
+
+            async def watch(database: Database) -> None:
+                look = Look(database, receiver, pids)
+                await look.take()
+                while producer.poll() is None:
+                    await anyio.sleep(max(0.0, look.started + (len(found.samples) + 1) * every - time.monotonic()))
+                    if gone := [name for name, worker in zip(names, workers, strict=True) if worker.poll() is not None]:
+                        raise RuntimeError(f"the worker on {gone[0]} ended by itself after {len(found.samples)} samples")
+                    found.samples.append(await look.take())
+                    progress(json.dumps(found.samples[-1]))
+
+            try:
+                on_database(dsn, watch)
+            finally:
+                producer.terminate()
+            if producer.wait() != 0 or producer.stdout is None:
+                raise RuntimeError(f"the producer ended with status {producer.returncode}")
+            found.enqueued = int(producer.stdout.read())
+            deadline = time.monotonic() + SETTLE_SECONDS_MAX
+            while (told := receiver.tally())["different"] < found.enqueued and time.monotonic() < deadline:
+                time.sleep(0.2)
+            found.statuses = [ended.status for ended in stop_workers(workers)]
+            told = receiver.tally()
+            found.arrived, found.different = told["answered"], told["different"]
+    return found
+
+
+class Look:
+    """Looks at everything, and says what is new since the last look."""
+
+    def __init__(self, database: Database, receiver: CountingReceiver, pids: dict[str, int]) -> None:
+        self.started = time.monotonic()
+        self._database, self._receiver, self._pids = database, receiver, pids
+        self._at = self.started
+        self._cpu = dict.fromkeys(pids, 0.0)
+        self._calls: dict[str, tuple[int, float]] = {}
+        self._answered = 0
+        self._idle, self._total = 0, 0
+
+    async def take(self) -> dict[str, Any]:
+        """Return one sample: of the interval since the last, or of this moment."""
+        told = self._receiver.tally()
+        tables = json.loads(await self._database.value(statements()["bench_endurance"]))
+        now = time.monotonic()
+        passed, self._at = now - self._at, now
+        sample: dict[str, Any] = {"at": round(now - self.started, 1), **tables["sizes"], "backlog": tables["backlog"]}
+        for function, (calls, milliseconds) in tables["functions"].items():
+            before = self._calls.get(function, (0, 0.0))
+            self._calls[function] = calls, milliseconds
+            sample[f"{function}s_per_second"] = round((calls - before[0]) / passed, 1)
+            sample[f"{function}_ms"] = (
+                round((milliseconds - before[1]) / (calls - before[0]), 3) if calls > before[0] else None  # not yet told
+            )
+        took = Counter({int(milliseconds): count for milliseconds, count in told["took"].items()})
+        sample |= {f"p{percent}_ms": percentile_of(took, percent) for percent in (50, 99)}
+        sample["per_second"] = round((told["answered"] - self._answered) / passed)
+        self._answered = told["answered"]
+        idle, total = _processors()
+        busy = 1 - (idle - self._idle) / (total - self._total)  # by whatever else is at work here, too
+        sample["machine cpu_percent"] = round(100 * busy, 1)
+        self._idle, self._total = idle, total
+        for name, pid in self._pids.items():
+            memory, cpu = memory_mb(pid), cpu_seconds(pid)
+            sample[f"{name} rss_mb"], sample[f"{name} pss_mb"] = (round(size, 1) for size in memory)
+            sample[f"{name} files"] = open_files(pid)
+            sample[f"{name} threads"] = threads(pid)
+            sample[f"{name} cpu_percent"] = round(100 * (cpu - self._cpu[name]) / passed, 1)
+            self._cpu[name] = cpu
+        return sample
+
+
+def _processors() -> tuple[int, int]:
+    """Return the ticks that the machine's processors have idled, and all there were."""
+    ticks = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
+
+
+def percentile_of(counts: Counter[int], percent: float) -> int | None:
+    """Return the value that `percent` of those counted do not exceed; None if there are none."""
+    left = counts.total() * percent / 100
+    for value, count in sorted(counts.items()):
+        left -= count
+        if left <= 0:
+            return value
+    return None
+
+
+def _judge(long: Run) -> Report:
+    quarter = len(long.samples) // 4
+    second, last = long.samples[quarter : 2 * quarter], long.samples[-quarter:]
+    rows: list[dict[str, Any]] = []
+    holds = True
+
+    def judge(what: str, key: str, times_max: float, least: float = 0.0, more: float = 0.0) -> None:
+        nonlocal holds
+        before, after = (_median(samples, key) for samples in (second, last))
+        limit = times_max * max(before, least) + more
+        holds &= after <= limit
+        rows.append(
+            {"what": what, "second_quarter": round(before, 2), "last_quarter": round(after, 2), "at_most": round(limit, 2)}
+        )
+
+    for name, times_max in RSS_TIMES_MAX.items():
+        if f"{name} rss_mb" in long.samples[0]:
+            judge(f"memory on {name}, MB", f"{name} rss_mb", times_max, least=RSS_MB_MIN[name])
+            judge(f"open files on {name}", f"{name} files", FILES_TIMES_MAX, least=LANES)
+    for table in (key for key in long.samples[0] if key.startswith("hot ")):
+        judge(f"size of {table.removeprefix('hot ')}, MB", table, TABLE_TIMES_MAX, least=TABLE_MB_MIN)
+    for function in ("claim", "record"):
+        judge(f"mean {function}, ms", f"{function}_ms", LATENCY_TIMES_MAX)
+    judge("deliveries that wait", "backlog", 1.0, more=BACKLOG_SECONDS_MAX * long.per_second)
+    once = long.enqueued == long.different == long.arrived
+    ended = all(status == 0 for status in long.statuses)
+    notes = [
+        f"enqueued {long.enqueued}, arrived {long.different}, {long.arrived - long.different} of them more than once",
+        "delivered within {} ms at p50 and {} at p99 in the second quarter, {} and {} in the last".format(
+            *(_median(samples, key) for samples in (second, last) for key in ("p50_ms", "p99_ms"))
+        ),
+        "the machine was busy to {:.0f} % in the second quarter, to {:.0f} % in the last".format(
+            *(_median(samples, "machine cpu_percent") for samples in (second, last))
+        ),
+        "history, MB: " + ", ".join(
+            f"{key.removeprefix('history ')} {value:g}" for key, value in last[-1].items() if key.startswith("history ")
+        ),
+        f"the workers ended with {long.statuses}",
+    ]  # fmt: skip
+    return Report(TARGET, holds and once and ended, rows, notes, long.samples)
+
+
+def _median(samples: list[dict[str, Any]], key: str) -> float:
+    return float(statistics.median(sample[key] for sample in samples if sample[key] is not None))
