@@ -77,7 +77,11 @@ def _played(seeds: int, processes: int) -> Iterator[Result]:
 
 def _play(seed: int) -> Result:
     logging.disable(logging.CRITICAL)
-    return simulate(draw(seed))
+    try:
+        return simulate(draw(seed))
+    except Exception as error:
+        error.add_note(f"while seed {seed} was played: make sim SEED={seed}")
+        raise
 
 
 def _failed(result: Result, *, smaller: bool) -> int:

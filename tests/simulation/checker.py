@@ -105,7 +105,7 @@ class Checker:
         self._keys: dict[tuple[str, str], int] = {}
         self._telling: set[tuple[int, int]] = set()
         """What the record that is just looked at told of: claim and delivery."""
-        self._reached_at: dict[str, float] = defaultdict(lambda: -math.inf)
+        self._reached_at: dict[str, list[float]] = defaultdict(list)
         self._queued: dict[tuple[int, int], int] = {}
         self._deliveries: dict[int, Of] = {}
         self._leases: dict[tuple[int, int], Lease] = {}
@@ -231,7 +231,7 @@ class Checker:
                 lease.lease_until, lease.extended_at = entry.lease_until, entry.at
 
     def _reached(self, entry: Reached) -> None:
-        self._reached_at[entry.process] = entry.at
+        self._reached_at[entry.process].append(entry.at)
         for (claim, _), lease in self._leases.items():
             if claim == entry.claim:
                 lease.brought = True
@@ -260,17 +260,22 @@ class Checker:
         elif entry.by == "reap":
             self.counts["leases expired"] += 1
             _demand(lease.lease_until < entry.database_now, "P3", f"{what} before its lease had ended")
-            _demand(self._lost(lease), "P3", f"{what}, and nothing had kept {lease.process} from recording or extending it")
+            _demand(
+                self._lost(lease, entry.at, entry.database_now),
+                "P3",
+                f"{what}, and nothing had kept {lease.process} from recording or extending it",
+            )
         else:
             _demand(entry.by == "retry_forced", "P3", what)
 
-    def _lost(self, lease: Lease) -> bool:
+    def _lost(self, lease: Lease, at: float, database_now: float) -> bool:
         """Whether a process had a reason to let a lease end: it was killed or frozen, never heard of it, or was cut off."""
         if self._disturbed_at[lease.process] >= lease.granted_at or not lease.brought:
             return True
         if lease.process in self._ended_well:
             return False
-        return self._reached_at[lease.process] - lease.extended_at < CUT_OFF_SECONDS
+        end = at - (database_now - lease.lease_until)
+        return not any(lease.extended_at + CUT_OFF_SECONDS <= reached < end for reached in self._reached_at[lease.process])
 
     def _told(self, entry: Told) -> None:
         """An outcome was brought; whether it counts shows in what changes. `changed` entries follow at once."""

@@ -9,7 +9,7 @@ from history import Answered, Written
 from scenario import Behaviour, EndpointPlan
 
 from worker.core.model import Delivery, Exchange, Request
-from worker.pipeline.ports import NotSentError
+from worker.pipeline.ports import NotSentError, OutOfFilesError
 
 if TYPE_CHECKING:
     from functools import partial
@@ -55,6 +55,8 @@ class Network:
         plan = self._world.plan_of_url[request.url]
         behaviour = self._behaviour(plan)
         if request.url not in self._connected:
+            if trio.current_time() < self._process.no_files_until:
+                raise OutOfFilesError("too many open files")
             await trio.sleep(plan.dial_seconds)
         if behaviour == "refuse":
             self._connected.discard(request.url)

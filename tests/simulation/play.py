@@ -143,6 +143,8 @@ class Play:
             process.freeze(fault.seconds)
         elif fault.kind == "freeze_at_write":
             process.freeze_at_write = fault.seconds
+        elif fault.kind == "no_files":
+            process.no_files_until = until
         elif fault.kind == "cut_off":
             self._world.cut_off_until[fault.worker] = until
         elif fault.kind == "outage":
@@ -194,3 +196,4 @@ class Play:
         self._world.cut_off_until = [now] * self._scenario.workers
         for process in self._world.processes.values():
             process.freeze_at_write = process.steps_to_live = None
+            process.no_files_until = now

@@ -35,6 +35,7 @@ class Process:
         self.scope = trio.CancelScope()
         self.frozen_until = -math.inf
         self.freeze_at_write: float | None = None
+        self.no_files_until = -math.inf
         self.restart_after = 0.1
         self.steps_to_live: int | None = None
         self.stopped_at: float | None = None

@@ -5,17 +5,17 @@ Plain data, so that a failing one can be made smaller.
 
 import random
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 Behaviour = Literal["ok", "slow", "fail", "refuse", "hang", "cut", "busy", "stale", "gone"]
 """What a receiver does: answers 200, at once or late; answers 500; refuses to connect; takes the request and never answers;
 takes it and drops the connection; answers 429 with a Retry-After; has closed the kept connection just as it is written to;
 answers 410."""
 
-FaultKind = Literal["kill", "stop", "freeze", "freeze_at_write", "cut_off", "outage", "lock", "stall", "step"]
-"""A process is killed at any await; is asked to stop; is frozen, or just between its last look and its next write; loses the
-database; all of them do; an operator's open transaction makes records wait; nothing runs for a while, the database included;
-the database's clock steps."""
+FaultKind = Literal["kill", "stop", "freeze", "freeze_at_write", "no_files", "cut_off", "outage", "lock", "stall", "step"]
+"""A process is killed at any await; is asked to stop; is frozen, or just between its last look and its next write; may open no
+more files; loses the database; all of them do; an operator's open transaction makes records wait; nothing runs for a while,
+the database included; the database's clock steps."""
 
 FAULTS_SECONDS = 90.0
 """After this, nothing new goes wrong: what is broken is mended, and everything has to come to an end."""
@@ -174,25 +174,13 @@ def _event(chance: random.Random, number: int, tenants: tuple[str, ...]) -> Even
 
 
 def _fault(chance: random.Random, workers: int) -> Fault:
-    kinds: tuple[FaultKind, ...] = (
-        "kill",
-        "kill",
-        "kill",
-        "stop",
-        "freeze",
-        "freeze_at_write",
-        "cut_off",
-        "outage",
-        "lock",
-        "stall",
-        "step",
-    )
-    kind = chance.choice(kinds)
+    kind = chance.choice(("kill", "kill", *get_args(FaultKind)))
     seconds = {
         "kill": chance.choice((0.1, 2.0, 40.0)),  # until it is started again
         "stop": chance.choice((0.1, 2.0)),
         "freeze": chance.choice((0.2, 5.0, 31.0, 50.0)),
         "freeze_at_write": chance.choice((0.2, 31.0, 50.0)),
+        "no_files": chance.choice((0.5, 10.0)),
         "cut_off": chance.choice((1.0, 10.0, 35.0, 60.0)),
         "outage": chance.choice((0.5, 5.0, 40.0)),
         "lock": chance.choice((1.0, 20.0, 70.0)),

@@ -6,6 +6,7 @@ import hmac
 import math
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,7 +16,7 @@ from history import Changed, Committed, Disturbed, Entry, Extended, Failed, Gran
 from scenario import FAULTS_SECONDS, Scenario
 
 from worker.core.model import Outcome, Request
-from worker.pipeline.ports import Claimed
+from worker.pipeline.ports import Claimed, StoreError
 from worker.store.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -157,7 +158,8 @@ class World:
 
         async def wait_and_work() -> None:
             await trio.sleep(max(0.0, min(seconds, FAULTS_SECONDS - trio.current_time())))
-            await work()
+            with suppress(StoreError):
+                await work()
             self.log(Failed(*self.now(), process.name, "the database did what nobody waited for"))
 
         contextvars.Context().run(self.background.start_soon, wait_and_work)
