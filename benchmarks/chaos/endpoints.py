@@ -12,7 +12,7 @@ RETRY_SECONDS_MAX = 4.0
 
 ORDER, LIMITED, SLOW, CAPPED, VOID = "order", "limited", "slow", "capped", "void"
 SHARES = {ORDER: 0.7, LIMITED: 0.15, SLOW: 0.03, CAPPED: 0.12}
-"""Of a producer's events."""
+"""Of a producer's events. What is limited comes a little faster than its rate, as long as nothing is wrong."""
 VOID_EVENTS = 3
 """Few enough that their failures do not open a circuit: then they would wait, not end."""
 
@@ -47,8 +47,8 @@ SITES = (
     Site(Endpoint("moody", (ORDER,), direct=True), "moody"),
     *(Site(Endpoint(f"proxied-{n}", (ORDER,)), via="proxy") for n in (1, 2, 3)),
     Site(Endpoint("named", (ORDER,), direct=True), "closes", "name"),
-    Site(Endpoint("limited", (LIMITED,), direct=True, rate=12.0, burst=4)),
-    Site(Endpoint("trickle", (SLOW,), direct=True, rate=3.0)),
+    Site(Endpoint("limited", (LIMITED,), direct=True, rate=5.0, burst=2)),
+    Site(Endpoint("trickle", (SLOW,), direct=True, rate=1.0)),
     Site(Endpoint("capped", (CAPPED,), direct=True, max_in_flight=2), "slow"),
     Site(Endpoint("void", (VOID,)), via="nowhere", retry_seconds=(1.0, 1.0)),
 )

@@ -1,8 +1,9 @@
 """Joins what producers, the database and receivers say, and judges it. Pure: its test plants faults of each kind.
 
 A *duplicate* is a request that its receiver accepted, having accepted the same event before. Each attempt that is on record
-explains one request, and one that was written again on a new connection two. What made the sender try again is the cause: an
-attempt that is on record and is not `ok`. Without one there is no cause, and that breaks promise P3.
+explains one request, and one that was written again on a new connection two. So may one whose worker was lost, where a proxy
+breaks connections: nobody is left to say so. What made the sender try again is the cause: an attempt that is on record and is
+not `ok`. Without one there is no cause, and that breaks promise P3.
 """
 
 import math
@@ -145,7 +146,8 @@ def _count_duplicates(
     pair: Pair, arrivals: Sequence[Arrival], attempts: Sequence[Attempt], evidence: Evidence, verdict: Verdict
 ) -> None:
     causes = [cause for attempt in attempts if (cause := _cause(attempt, evidence))]
-    resent = sum(_WRITTEN_AGAIN in attempt.error for attempt in attempts)
+    direct = any(endpoint.direct for endpoint in evidence.endpoints if endpoint.name == pair.endpoint)
+    resent = sum(_WRITTEN_AGAIN in attempt.error or (attempt.outcome == "lease_expired" and not direct) for attempt in attempts)
     causes += [RESENT] * resent + [FORCED] * evidence.forced[pair]
     duplicates = max(0, sum(arrival.accepted for arrival in arrivals) - 1)
     verdict.duplicates.update(causes[:duplicates])

@@ -139,6 +139,15 @@ def test_a_duplicate_without_a_cause(attempts: tuple[Attempt, ...]) -> None:
     assert (False, 1, 1) == (verdict.holds, verdict.duplicates[NO_CAUSE], len(verdict.without_cause))
 
 
+@pytest.mark.parametrize(("direct", "holds"), [(False, True), (True, False)])
+def test_a_lost_attempt_may_have_been_written_again(*, direct: bool, holds: bool) -> None:
+    """Behind a proxy, which breaks connections; its worker cannot say so any more. Nowhere more than once."""
+    changes = {"attempts": (LOST, *GOOD.attempts), "endpoints": (Endpoint("a", ("order",), direct=direct), GOOD.endpoints[1])}
+    verdict = judged(arrivals=again(0.01, 0.02), **changes)
+    assert (holds, holds) == (verdict.holds, dict(verdict.duplicates) == {EXPIRED: 1, RESENT: 1})
+    assert not judged(arrivals=again(0.01, 0.02, 0.03), **changes).holds
+
+
 def test_what_is_refused_is_no_duplicate() -> None:
     """A forced retry that fails twice and then goes well makes one."""
     failed = Attempt(A, "http_status", "")
