@@ -10,6 +10,7 @@ from benchmarks.report import Report, machine, print_table
 
 NAMES = (
     "burst",
+    "chaos",
     "claim-growth",
     "cold-start",
     "compare",
@@ -24,8 +25,8 @@ NAMES = (
     "sender",
     "steps",
 )
-MODULES = {"compare": "compare.suite"}
-"""Where the name is not the module's."""
+MODULES = {"chaos": "chaos.play", "compare": "compare.suite"}
+"""Where the name is not the module's. A module may have `add_arguments(parser)`, for what only its `run` takes."""
 
 
 def main() -> int:
@@ -35,11 +36,16 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer rounds, for CI")
     parser.add_argument("--scale", type=_factor, default=1.0, metavar="X", help="multiply the sizes by X (default 1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    named = [word for word in sys.argv[1:] if word in NAMES][:1]
+    modules = [importlib.import_module(f"benchmarks.{MODULES.get(name, name.replace('-', '_'))}") for name in named]
+    for module in modules:
+        if hasattr(module, "add_arguments"):
+            module.add_arguments(parser)
     arguments = parser.parse_args()
-    module = importlib.import_module(f"benchmarks.{MODULES.get(arguments.name, arguments.name.replace('-', '_'))}")
-    report: Report = module.run(quick=arguments.quick, scale=arguments.scale)
+    options = {name: value for name, value in vars(arguments).items() if name not in ("name", "json")}
+    report: Report = modules[0].run(**options)
     if arguments.json:
-        how = {"benchmark": arguments.name, "quick": arguments.quick, "scale": arguments.scale, "machine": machine()}
+        how = {"benchmark": arguments.name, **options, "machine": machine()}
         print(json.dumps({**how, **report.as_json()}))
     else:
         print_table(report)

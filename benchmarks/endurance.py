@@ -304,7 +304,7 @@ def _judge(long: Run) -> Report:
         ),
         f"the workers ended with {long.statuses}",
     ]  # fmt: skip
-    return Report(TARGET, holds and once and ended, rows, notes, long.samples)
+    return Report(TARGET, holds and once and ended, rows, notes, {"samples": long.samples})
 
 
 def _median(samples: list[dict[str, Any]], key: str) -> float:

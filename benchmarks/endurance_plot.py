@@ -18,7 +18,7 @@ def plot(report: dict[str, Any], file: Path) -> None:
     from matplotlib import pyplot as plt
 
     prepare()
-    samples = report["samples"]
+    samples = report["series"]["samples"]
     minutes = [sample["at"] / SECONDS_A_MINUTE for sample in samples]
     runtimes = [name for name in COLOURS if f"{name} rss_mb" in samples[0]]
     tables = [key for key in samples[0] if key.startswith("hot ")]

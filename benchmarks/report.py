@@ -14,18 +14,18 @@ from rich.table import Table
 
 @dataclass
 class Report:
-    """Rows of figures, the target in words, and whether it holds; `samples` are for JSON and plots alone."""
+    """Rows of figures, the target in words, and whether it holds. `series` is for plots."""
 
     target: str
     holds: bool
     rows: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    samples: list[dict[str, Any]] = field(default_factory=list)
+    series: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
         told = {"target": self.target, "holds": self.holds, "rows": self.rows, "notes": self.notes}
-        return {**told, "samples": self.samples} if self.samples else told
+        return {**told, "series": self.series} if self.series else told
 
 
 def machine() -> dict[str, Any]:

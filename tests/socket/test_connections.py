@@ -63,11 +63,13 @@ async def test_a_stale_connection_is_replaced_once(tls: str | None) -> None:
 @BOTH
 @pytest.mark.fault(36)
 async def test_it_is_replaced_once_only(tls: str | None) -> None:
-    """A new connection that is closed without an answer is a failure: who knows what became of the request."""
+    """A new connection that is closed without an answer is a failure; the receiver may have both, and the attempt says so."""
     async with talking(in_turn(OK, b"", b""), tls=tls) as (peer, sender):
         await send(sender, peer.url)
         exchange = await send(sender, peer.url)
         assert (None, "disconnected", 2) == (exchange.status, exchange.outcome, peer.connections)
+        assert 3 == len(peer.requests)
+        assert "written again on a new connection" in (exchange.error or "")
 
 
 @BOTH

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from benchmarks import burst, endurance, fairness, fan_out, held_snapshot, idle, origins, receiver, sender, steps
+from benchmarks.__main__ import main
 from benchmarks.arrivals import Arrival, first_arrivals, latencies, percentile
 from benchmarks.compare.goals import judge
 from benchmarks.compare.publish import BEGIN, END, README, table, with_table
@@ -15,6 +16,17 @@ from worker.store.postgres import PostgresStore
 
 EVENTS = 10
 COMPARISON = README.parent / "benchmarks/results/compare-unreleased.json"
+
+
+@pytest.mark.parametrize(("name", "knows"), [("chaos", True), ("idle", False)])
+def test_a_benchmark_may_have_arguments_of_its_own(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, knows: bool
+) -> None:
+    """Wherever its name is, and no other has them."""
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--scale", "0.5", name, "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert knows == ("--minutes" in capsys.readouterr().out)
 
 
 def test_percentile_is_the_nearest_rank() -> None:

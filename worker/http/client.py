@@ -36,11 +36,13 @@ class Client:
             connection = await self._dialer.dial(origin, self._pool.lost, deadline)
             response = await self._carry(connection, request, deadline, before_write, again=first.written)
         except (WireError, NotSentError) as error:
-            if not first.written or (isinstance(error, WireError) and error.written):
+            if not first.written:
                 raise
+            if isinstance(error, WireError) and error.written:  # so it may have arrived twice
+                raise WireError(error.reason, f"{_written_again(first)}; {error}", written=True) from error
             raise WireError("disconnected", f"{first}; it was not written again: {error}", written=True) from error
         if first.written:
-            response.note = "; ".join(filter(None, (f"written again on a new connection ({first})", response.note)))
+            response.note = "; ".join(filter(None, (_written_again(first), response.note)))
         return response
 
     async def aclose(self) -> None:
@@ -66,3 +68,8 @@ class Client:
             )  # a planned moment is not the receiver's time
         finally:
             self._pool.keep(connection, loop.time())
+
+
+def _written_again(first: WireError) -> str:
+    """What the attempt's record says, however the second exchange ended: the receiver may have seen both."""
+    return f"written again on a new connection ({first})"
