@@ -24,6 +24,8 @@ class Committed(Entry):
     event: int
     payload: bytes
     endpoints: tuple[int, ...]
+    deliver_at: float
+    """When it is due, on the database's clock."""
     key: tuple[str, str] | None = None
 
 
@@ -51,8 +53,7 @@ class Granted(Entry):
     attempt: int
     lease_until: float
     circuit: str
-    """The endpoint's circuit before this claim."""
-    max_in_flight: int
+    """The endpoint's circuit before this claim, as the database has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +89,18 @@ class Told(Entry):
     delivery: int
     disposition: Disposition
     status: int | None
+    retry_seconds: float = 0.0
+    hold_seconds: float | None = None
+    disables: bool = False
+    outcome: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Written(Entry):
     """A request went into a socket.
 
-    `again`: once more, on a fresh connection. `frozen`: the process stood still before this, after its last look.
-    `received`: it reached the receiver.
+    `again`: once more, on a fresh connection. `frozen`: the process stood still before this, after its last look. `timestamp`:
+    as the receiver is told it.
     """
 
     process: str
@@ -108,7 +113,7 @@ class Written(Entry):
     verified: bool
     again: bool
     frozen: bool
-    received: bool
+    timestamp: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import trio
 from history import Failed, Reached, TakenBack
+from network import REFUSED_BODY
 
 from worker.core.model import Delivery, Outcome
 from worker.core.retention import Retention
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     from world import World
 
 _T = TypeVar("_T")
+
+
+class RefusedError(StoreError):
+    """It is the content: the same call would fail again."""
+
+    refused = True
 
 
 class Link:
@@ -53,6 +60,8 @@ class Link:
                 await trio.sleep(min(locked, QUERY_SECONDS_MAX))
                 if locked > QUERY_SECONDS_MAX:
                     await self._fail("the record waited too long for a lock")
+            if any(outcome.exchange.body == REFUSED_BODY for outcome in batch):
+                raise RefusedError("words that no database takes")
             return await world.record(self._process, batch, lambda: world.store.record(batch, now))
 
         changed = await self._call(ask)
@@ -112,5 +121,5 @@ class Link:
 
     def _latency(self) -> float:
         if not self._world.mended and self._chance.random() < self._world.scenario.hang_database:
-            return self._chance.uniform(0.5, 3.0)
+            return self._chance.choice((self._chance.uniform(0.5, 3.0), self._chance.uniform(5.0, QUERY_SECONDS_MAX - 2)))
         return self._chance.choice((0.0002, 0.0005, 0.002, 0.01))

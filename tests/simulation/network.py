@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     from process import Process
     from world import World
 
+MESSAGE_ID_PREFIX = "sim"
+
 RETRY_AFTER_SECONDS = 8
 
-_STATUS = {"ok": 200, "slow": 200, "stale": 200, "fail": 500, "busy": 429, "gone": 410}
+REFUSED_BODY = b"words that no database takes"
+
+_STATUS = {"ok": 200, "slow": 200, "stale": 200, "odd": 200, "fail": 500, "busy": 429, "gone": 410}
 
 BeforeWrite = Callable[[bool], Awaitable[None]]
 
@@ -62,15 +66,15 @@ class Network:
             self._connected.discard(request.url)
             return Exchange(None, "connect", "refused")
         self._connected.add(request.url)
-        await before_write(False)
-        await self._write(delivery, plan, request, again=False, received=behaviour != "stale")
+        await self._look(before_write, again=False)
+        await self._write(delivery, plan, request, again=False)
         if behaviour == "stale":
             await trio.sleep(plan.dial_seconds)
             try:
-                await before_write(True)
+                await self._look(before_write, again=True)
             except NotSentError as error:
                 return Exchange(None, "disconnected", str(error))
-            await self._write(delivery, plan, request, again=True, received=True)
+            await self._write(delivery, plan, request, again=True)
         if behaviour == "hang":
             await trio.sleep_forever()
         await trio.sleep(plan.latency_seconds * self._chance.uniform(0.5, 1.5) + (3.0 if behaviour == "slow" else 0.0))
@@ -78,24 +82,34 @@ class Network:
             self._connected.discard(request.url)
             return Exchange(None, "disconnected", "reset")
         status = _STATUS[behaviour]
-        return Exchange(status, retry_after=str(RETRY_AFTER_SECONDS) if status == 429 else None)
+        words = REFUSED_BODY if behaviour == "odd" else b""
+        return Exchange(status, body=words, retry_after=str(RETRY_AFTER_SECONDS) if status == 429 else None)
 
-    async def _write(self, delivery: Delivery, plan: EndpointPlan, request: Request, *, again: bool, received: bool) -> None:
+    async def _look(self, before_write: BeforeWrite, *, again: bool) -> None:
+        """Let the pipeline have its last look, as a process that runs: one that stands still looks when it goes on."""
+        while True:
+            await self._process.thawed()
+            await before_write(again)
+            if not self._process.is_frozen:
+                return
+
+    async def _write(self, delivery: Delivery, plan: EndpointPlan, request: Request, *, again: bool) -> None:
         """The bytes leave, at once, unless the process is frozen just now."""
         world, process = self._world, self._process
         if process.freeze_at_write is not None:
             process.freeze(process.freeze_at_write)
             process.freeze_at_write = None
         frozen = await process.thawed()
-        prefix, _, event = dict(request.headers)["webhook-id"].rpartition("_")
-        assert prefix == "msg_sim"
+        headers = dict(request.headers)
+        event = int(headers["webhook-id"].removeprefix(f"msg_{MESSAGE_ID_PREFIX}_"))
         world.log(
             Written(
-                *world.now(), process.name, delivery.claim.id, delivery.id, delivery.attempt, plan.number, int(event),
-                request.body, world.verified(plan.number, request), again, frozen, received,
+                *world.now(), process.name, delivery.claim.id, delivery.id, delivery.attempt, plan.number, event,
+                request.body, world.verified(plan.number, request), again, frozen,
+                int(headers["webhook-timestamp"]),
             )
         )  # fmt: skip
-        if request.body in world.poisonous:
+        if request.body in world.scenario.poisonous:
             process.kill()
             await trio.sleep_forever()
 

@@ -14,7 +14,7 @@ from worker.store.memory_tables import patterns
 
 OPERATOR_LOOKS_EVERY_SECONDS = 20.0
 
-REST_SECONDS = 1800.0
+REST_SECONDS = 400.0
 """So long after the last fault everything has to have ended: circuits rest for minutes, leases for half of one."""
 
 
@@ -23,7 +23,6 @@ class Play:
 
     def __init__(self, world: World) -> None:
         self._world, self._scenario, self._store = world, world.scenario, world.store
-        self._poisonous = {event.payload for event in world.scenario.events if event.poison}
         self._closing = trio.Event()
 
     async def run(self) -> None:
@@ -81,14 +80,9 @@ class Play:
         self._mend()
         await self._everything_ended()
         for id_, stored in sorted(self._store.deliveries.items()):
-            if stored.state == "dead" and stored.event.payload not in self._poisonous:
+            if stored.state == "dead" and stored.event.payload not in self._scenario.poisonous:
                 self._do(Operation(0.0, "retry", id_), id_)
         await self._everything_ended()
-        left = [id_ for id_, stored in self._store.deliveries.items() if stored.state not in ENDED]
-        if left:
-            self._world.violate(
-                "P6", f"{len(left)} deliveries had not ended after {REST_SECONDS:g} s without faults, such as {left[0]}"
-            )
 
     async def _everything_ended(self) -> None:
         """Wait for it; an operator looks now and then, and undoes what holds deliveries."""
@@ -99,6 +93,10 @@ class Play:
                     looked = trio.current_time()
                     self._release_held()
                 await trio.sleep(0.5)
+        left = [id_ for id_, stored in self._store.deliveries.items() if stored.state not in ENDED]
+        if left:
+            said = f"{len(left)} deliveries had not ended after {REST_SECONDS:g} s without faults, such as {left[0]}"
+            self._world.violate("P6", said)
 
     def _release_held(self) -> None:
         for plan in self._scenario.endpoints:
@@ -113,12 +111,13 @@ class Play:
         await trio.sleep(event.open_seconds)
         if not event.commits:
             return
+        deliver_at = began + (event.deliver_in or 0.0)
         id_ = self._store.enqueue(
             event.event_type,
             event.payload,
             tenant=event.tenant,
             idempotency_key=event.idempotency_key,
-            deliver_at=began + (event.deliver_in or 0.0),
+            deliver_at=deliver_at,
         )
         self._world.events.add(id_)
         subscribers = tuple(
@@ -127,7 +126,7 @@ class Play:
             if plan.tenant == event.tenant and (not plan.subscribes or patterns(event.event_type) & set(plan.subscribes))
         )
         key = None if event.idempotency_key is None else (event.tenant, event.idempotency_key)
-        self._world.log(Committed(*self._world.now(), id_, event.payload, subscribers, key))
+        self._world.log(Committed(*self._world.now(), id_, event.payload, subscribers, deliver_at, key))
         self._world.look("enqueue")
 
     async def _break(self, fault: Fault) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 import trio
 from link import Link
-from network import Network
+from network import MESSAGE_ID_PREFIX, Network
 from scenario import FAULTS_SECONDS
 
 from worker.core.retention import Retention
@@ -18,8 +18,6 @@ from worker.service.housekeeping import keep_house
 
 if TYPE_CHECKING:
     from world import World
-
-MESSAGE_ID_PREFIX = "sim"
 
 DRAIN_SECONDS = 3.0
 """Less than a receiver may take, so that some requests are cut short."""
@@ -66,6 +64,11 @@ class Process:
                 group.start_soon(keep_house, self._link, Retention())
                 await self.pipeline.run()
                 group.cancel_scope.cancel()
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it stands still."""
+        return self.frozen_until > trio.current_time()
 
     def freeze(self, seconds: float) -> None:
         """Let it stand still for so long."""

@@ -4,13 +4,13 @@ Plain data, so that a failing one can be made smaller.
 """
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
 
-Behaviour = Literal["ok", "slow", "fail", "refuse", "hang", "cut", "busy", "stale", "gone"]
+Behaviour = Literal["ok", "slow", "fail", "refuse", "hang", "cut", "busy", "stale", "odd", "gone"]
 """What a receiver does: answers 200, at once or late; answers 500; refuses to connect; takes the request and never answers;
 takes it and drops the connection; answers 429 with a Retry-After; has closed the kept connection just as it is written to;
-answers 410."""
+answers with words that the database refuses; answers 410."""
 
 FaultKind = Literal["kill", "stop", "freeze", "freeze_at_write", "no_files", "cut_off", "outage", "lock", "stall", "step"]
 """A process is killed at any await; is asked to stop; is frozen, or just between its last look and its next write; may open no
@@ -105,14 +105,19 @@ class Scenario:
     endpoints: tuple[EndpointPlan, ...] = ()
     events: tuple[EventPlan, ...] = ()
     faults: tuple[Fault, ...] = ()
-    operations: tuple[Operation, ...] = field(default=())
+    operations: tuple[Operation, ...] = ()
+
+    @property
+    def poisonous(self) -> frozenset[bytes]:
+        """The payloads that kill whoever sends them."""
+        return frozenset(event.payload for event in self.events if event.poison)
 
 
 def draw(seed: int) -> Scenario:
     """Choose a scenario. Every part has a stream of chance of its own, so that leaving one out changes no other."""
     chance = random.Random(f"{seed} scenario")
     calm = seed % 5 == 0
-    workers, lanes = chance.randint(1, 4), chance.choice((2, 4, 8) if not calm else (8, 16))
+    workers, lanes = chance.randint(1, 4), chance.choice((2, 4, 8) if not calm else (4, 8))
     tenants = ("", "b")[: chance.randint(1, 2)]
     endpoints = tuple(
         _endpoint(random.Random(f"{seed} endpoint {n}"), n, tenants, calm) for n in range(1, chance.randint(2, 9))
@@ -139,7 +144,9 @@ def draw(seed: int) -> Scenario:
 
 def _endpoint(chance: random.Random, number: int, tenants: tuple[str, ...], calm: bool) -> EndpointPlan:
     well = chance.random() < 0.5
-    kinds: tuple[Behaviour, ...] = ("slow", "fail", "refuse", "hang", "cut", "busy", "stale", "ok")
+    kinds: tuple[Behaviour, ...] = ("slow", "fail", "refuse", "hang", "cut", "busy", "stale", "odd", "ok")
+    if calm:
+        kinds = ("hang", "hang", "slow", "fail", "ok")
     moments = sorted(chance.uniform(10.0 if calm else 0.0, FAULTS_SECONDS) for _ in range(0 if well else chance.randint(1, 4)))
     behaviours = [(at, chance.choice(kinds)) for at in moments]
     if behaviours and chance.random() < 0.1:
@@ -174,7 +181,7 @@ def _event(chance: random.Random, number: int, tenants: tuple[str, ...]) -> Even
 
 
 def _fault(chance: random.Random, workers: int) -> Fault:
-    kind = chance.choice(("kill", "kill", *get_args(FaultKind)))
+    kind = chance.choice(("kill", "kill", "stop", "stop", *get_args(FaultKind)))
     seconds = {
         "kill": chance.choice((0.1, 2.0, 40.0)),  # until it is started again
         "stop": chance.choice((0.1, 2.0)),

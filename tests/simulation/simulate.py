@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import trio
-from checker import Violation
 from history import Entry
 from play import Play
 from process import Steps
 from scenario import Scenario
+from violation import Violation
 from world import World
 
 STEPS_MAX = 1_000_000
@@ -42,6 +42,8 @@ def simulate(scenario: Scenario, steps_max: int = STEPS_MAX) -> Result:
     world = World(scenario, steps_max)
     with _scheduled(scenario.seed):
         trio.run(Play(world).run, clock=world.clock, instruments=[Steps(world)])
+    if world.error is not None:
+        raise world.error
     seconds = world.history[-1].at if world.history else 0.0
     return Result(scenario, world.violation, world.history, world.steps, seconds, Counter(world.checker.counts))
 

@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from checker import Checker, Violation
+from checker import Checker
 from history import (
     Answered,
     Changed,
     Committed,
     Disturbed,
+    Ended,
     Entry,
     Extended,
     Granted,
@@ -20,7 +21,8 @@ from history import (
     Told,
     Written,
 )
-from scenario import EndpointPlan, Scenario
+from scenario import EndpointPlan, EventPlan, Scenario
+from violation import Violation
 
 from worker.core.model import Disposition
 
@@ -35,12 +37,12 @@ def at(seconds: float) -> tuple[float, float]:
 
 def enqueued(seconds: float = 0.0, delivery: int = 1) -> list[Entry]:
     changed = Changed(*at(seconds), "enqueue", delivery, delivery, 1, "none", "pending", 0)
-    return [Committed(*at(seconds), delivery, b"%d" % delivery, (1,)), changed]
+    return [Committed(*at(seconds), delivery, b"%d" % delivery, (1,), UNIX + seconds), changed]
 
 
 def claimed(seconds: float = 1.0, claim: int = 1, attempt: int = 1, delivery: int = 1, process: str = "0.1") -> list[Entry]:
     return [
-        Granted(*at(seconds), process, claim, delivery, 1, attempt, UNIX + seconds + 30, "closed", 64),
+        Granted(*at(seconds), process, claim, delivery, 1, attempt, UNIX + seconds + 30, "closed"),
         Changed(*at(seconds), "claim", delivery, delivery, 1, "pending", "in_flight", attempt),
         Reached(*at(seconds), process, claim),
     ]
@@ -60,7 +62,7 @@ def sent(seconds: float = 1.1, claim: int = 1, attempt: int = 1, delivery: int =
         verified=True,
         again=False,
         frozen=False,
-        received=True,
+        timestamp=int(UNIX + seconds),
     )
     return [replace(written, **changes)]
 
@@ -97,10 +99,33 @@ def test_all_is_well() -> None:
 
 
 FAILED = recorded(1.3, told="retry", after="pending")
+HOLD = [Told(*at(1.3), "0.1", 1, 1, "retry", 429, 0.0, 8.0), Changed(*at(1.3), "record", 1, 1, 1, "in_flight", "pending", 1)]
 BROKEN: dict[str, tuple[str, Sequence[Sequence[Entry]]]] = {
     "nothing is queued for a subscriber": ("P1", [enqueued()[:1]]),
     "it never ends": ("P1", [enqueued()]),
     "it is given up too early": ("P1", [enqueued(), claimed(), recorded(told="dead", after="dead")]),
+    "queued twice": ("P3", [enqueued(), [Changed(*at(0), "enqueue", 2, 1, 1, "none", "pending", 0)]]),
+    "claimed before it is due": (
+        "P1",
+        [[replace(enqueued()[0], deliver_at=UNIX + 9)], enqueued()[1:], claimed()],  # type: ignore[call-arg]  # it is Committed
+    ),
+    "claimed while it is paused": ("P7", [enqueued(), [Operated(*at(0.5), "pause", 1, None)], claimed()]),
+    "claimed while its receiver has asked for quiet": (
+        "P4",
+        [enqueued(), claimed(), sent(), answered(status=429), HOLD, claimed(5, 2, 2)],
+    ),
+    "an old timestamp": ("P2", [enqueued(), claimed(), sent(timestamp=0)]),
+    "a process that does not end": ("P6", [[Ended(*at(30), "0.1", 25.0, 0)]]),
+    "a process that leaves something": ("P6", [[Ended(*at(30), "0.1", 5.0, 1)]]),
+    "a lease that ends though it was extended after the trouble": (
+        "P3",
+        [
+            enqueued(),
+            claimed(),
+            [Disturbed(*at(2), "0.1", "frozen", 5.0), Extended(*at(11), 1, UNIX + 41), Reached(*at(30), "0.1")],
+            reaped(42),
+        ],
+    ),
     "nobody enqueued it": ("P2", [enqueued()[1:]]),
     "another body": ("P2", [enqueued(), claimed(), sent(body=b"2")]),
     "a wrong signature": ("P2", [enqueued(), claimed(), sent(verified=False)]),
@@ -133,7 +158,7 @@ BROKEN: dict[str, tuple[str, Sequence[Sequence[Entry]]]] = {
     "a failure that is recorded as delivered": ("P3", [enqueued(), claimed(), sent(), answered(status=500), recorded()]),
     "an idempotency key that is used twice": (
         "P3",
-        [[Committed(*at(0), n, b"1", (), ("", "k")) for n in (1, 2)]],
+        [[Committed(*at(0), n, b"1", (), UNIX, ("", "k")) for n in (1, 2)]],
     ),
     "out of an end": (
         "P7",
@@ -173,11 +198,13 @@ def test_more_than_the_rate() -> None:
 
 
 def test_more_than_the_cap() -> None:
-    """One more in flight than allowed (P4)."""
-    more = [replace(entry, max_in_flight=1) if isinstance(entry, Granted) else entry for entry in claimed(1.5, 2, 1, 2)]
-    found = judged(enqueued(), enqueued(0, 2), claimed(), more)
-    assert found is not None
-    assert "P4" == found.promise
+    """One more in flight than allowed (P4), by its plan or by what an operator made of it."""
+    capped = replace(SCENARIO, endpoints=(replace(PLAN, max_in_flight=1),))
+    operated: list[Entry] = [Operated(*at(0.5), "cap", 1, 1.0)]
+    pair = enqueued(), enqueued(0, 2), claimed(), claimed(1.5, 2, 1, 2)
+    for found in (judged(*pair, scenario=capped), judged(operated, *pair)):
+        assert found is not None
+        assert "P4" == found.promise
 
 
 def test_two_probes() -> None:
@@ -190,3 +217,23 @@ def test_two_probes() -> None:
         found = judged(entries)
         assert found is not None
         assert "P5" == found.promise
+
+
+def test_poison_has_to_die() -> None:
+    """What kills whoever sends it may not be delivered, nor go round for ever (P6)."""
+    poison = replace(SCENARIO, events=(EventPlan(0.0, 1, "", poison=True),))
+    payload = poison.events[0].payload
+    committed: list[Entry] = [replace(enqueued()[0], payload=payload), enqueued()[1]]  # type: ignore[call-arg]  # it is Committed
+    found = judged(committed, claimed(), sent(body=payload), answered(), recorded(), scenario=poison)
+    assert found is not None
+    assert "P6" == found.promise
+
+
+def test_waiting_for_others() -> None:
+    """Without faults, a receiver that is well gets a delivery within three seconds of its commit (P5)."""
+    calm = replace(SCENARIO, calm=True)
+    slow = enqueued(30), claimed(34), sent(34.1), answered(34.2), recorded(34.3)
+    found = judged(*slow, scenario=calm)
+    assert found is not None
+    assert "P5" == found.promise
+    assert judged(enqueued(30), claimed(31), sent(31.1), answered(31.2), recorded(31.3), scenario=calm) is None

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import trio
 import trio.testing
-from checker import Checker, Violation
+from checker import Checker
 from history import Changed, Committed, Disturbed, Entry, Extended, Failed, Granted, Told
 from scenario import FAULTS_SECONDS, Scenario
+from violation import Violation
 
 from worker.core.model import Outcome, Request
 from worker.pipeline.ports import Claimed, StoreError
@@ -39,9 +40,10 @@ class World:
         self.cut_off_until = [-math.inf] * scenario.workers
         self.store = MemoryStore(self.database_now, random.Random(f"{scenario.seed} store").random)
         self.plan_of_url = {plan.url: plan for plan in scenario.endpoints}
-        self.poisonous = frozenset(event.payload for event in scenario.events if event.poison)
         self.checker = Checker(scenario)
         self.violation: Violation | None = None
+        self.error: Exception | None = None
+        """What went wrong in the checker itself."""
         self.work_came = trio.Event()
         self.processes: dict[int, Process] = {}
         self._known: dict[int, tuple[str, int]] = {}
@@ -68,9 +70,14 @@ class World:
         if self.violation is not None:
             return
         self.history.append(entry)
-        found = self.checker.look(entry)
+        try:
+            found = self.checker.look(entry)
+        except Exception as error:  # noqa: BLE001 - who logs may catch it, and go on
+            self.error = self.error or error
+            self.scope.cancel()
+            return
         if found is not None:
-            self.violate(found.promise, found.text)
+            self.violate(*found)
 
     def violate(self, promise: str, text: str) -> None:
         """End the run: a promise is broken."""
@@ -102,11 +109,8 @@ class World:
             lease_until = claimed.database_now + claimed.claim.lease_seconds
             for one in claimed.deliveries:
                 endpoint = one.endpoint.id
-                cap = self.store._endpoints[endpoint].max_in_flight
                 circuit = self._circuits.get(endpoint, "closed")
-                self.log(
-                    Granted(*self.now(), process.name, one.claim.id, one.id, endpoint, one.attempt, lease_until, circuit, cap)
-                )
+                self.log(Granted(*self.now(), process.name, one.claim.id, one.id, endpoint, one.attempt, lease_until, circuit))
         self.look("claim")
         return claimed
 
@@ -114,8 +118,13 @@ class World:
         """Let the store record, and log what it was told."""
         changed = await ask()
         for one in outcomes:
-            claim, delivery, status = one.delivery.claim.id, one.delivery.id, one.exchange.status
-            self.log(Told(*self.now(), process.name, claim, delivery, one.decision.disposition, status))
+            claim, delivery, decision = one.delivery.claim.id, one.delivery.id, one.decision
+            self.log(
+                Told(
+                    *self.now(), process.name, claim, delivery, decision.disposition, one.exchange.status,
+                    decision.retry_seconds, decision.hold_seconds, decision.disable_reason is not None, decision.outcome,
+                )
+            )  # fmt: skip
         self.look("record")
         return changed
 
@@ -144,7 +153,7 @@ class World:
             if event.id not in self.events:  # nobody enqueued it: the store tells of something itself
                 targets = tuple(other.endpoint_id for other in store.deliveries.values() if other.event is event)
                 self.events.add(event.id)
-                self.log(Committed(*self.now(), event.id, event.payload, targets))
+                self.log(Committed(*self.now(), event.id, event.payload, targets, stored.run_at))
             self._known[id_] = state
             old = before[0] if before else "none"
             self.log(Changed(*self.now(), by, id_, event.id, stored.endpoint_id, old, *state))
