@@ -3,11 +3,9 @@
 import os
 import sys
 
-MEMORY = {"PYPY_GC_NURSERY": "32M", "PYPY_GC_MIN": "80M", "MALLOC_MMAP_THRESHOLD_": "131072"}
-"""Where PyPy makes new objects: in its own 4 MB, what is in hand outlives most collections, and is copied by each. From which
-size on it looks for old garbage: its own choice is eight nurseries. And from which size on the C library gives a block back to
-the system: its own choice grows with what it sees, and claims of all sizes then leave a hole each between the collector's
-arenas (docs/adr/0016-room-for-pypys-nursery.md)."""
+GC = {"PYPY_GC_NURSERY": "32M", "PYPY_GC_MIN": "80M"}
+"""Where PyPy makes new objects: in its own 4 MB, what is in hand outlives most collections, and is copied by each. And from
+which size on it looks for old garbage: its own choice is eight nurseries (docs/adr/0016-room-for-pypys-nursery.md)."""
 
 
 def main() -> None:
@@ -25,7 +23,7 @@ def main() -> None:
 def _make_room() -> None:
     """On PyPy, start again with a larger nursery, which it can only be told from outside; unless somebody has told it one."""
     if sys.implementation.name == "pypy" and "PYPY_GC_NURSERY" not in os.environ:
-        os.environ.update({**MEMORY, **os.environ})
+        os.environ.update({**GC, **os.environ})
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
 
 

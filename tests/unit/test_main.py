@@ -22,12 +22,12 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_pypy_starts_again_with_a_larger_nursery(monkeypatch: pytest.MonkeyPatch, executed: list[list[str]]) -> None:
     """As itself, with the same arguments; the second time the variable is set, and it goes on."""
     monkeypatch.setattr(sys, "implementation", SimpleNamespace(name="pypy"))
-    for name in main.MEMORY:
+    for name in main.GC:
         monkeypatch.setenv(name, "to be restored after the test")
         monkeypatch.delenv(name)
     main._make_room()
     assert [["/somewhere/python", "-m", "worker", "run", "--once"]] == executed
-    assert dict(os.environ) | main.MEMORY == os.environ
+    assert dict(os.environ) | main.GC == os.environ
     main._make_room()
     assert 1 == len(executed)
 
