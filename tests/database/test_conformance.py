@@ -338,15 +338,14 @@ async def test_bytes_bound_a_claim(bench: Bench) -> None:
 @pytest.mark.fault(36)
 async def test_plan_again(bench: Bench) -> None:
     """A send that has to be repeated takes the endpoint's next token, if there is one soon."""
-    await bench.add(rate=10, burst=2)
+    await bench.add(rate=2, burst=2)
     for _ in range(5):
         await bench.enqueue()
-    claimed = await bench.a.claim(3, 1 << 20)
-    plans = [delivery.send_at for delivery in claimed.deliveries]
-    plans += [await bench.a.plan_again(claimed.deliveries[0]) for _ in range(4)]
+    claimed = await bench.a.claim(2, 1 << 20)
+    plans = [*(delivery.send_at for delivery in claimed.deliveries), await bench.a.plan_again(claimed.deliveries[0])]
     first = plans[0]
     assert first is not None
-    assert [0.0, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5] == [None if at is None else pytest.approx(at - first, abs=0.05) for at in plans]
+    assert [0.0, 0.0, 0.5] == [None if at is None else pytest.approx(at - first, abs=0.05) for at in plans]
     assert await bench.a.plan_again(claimed.deliveries[0]) is None
     assert [] == await claim(bench.b)
 
