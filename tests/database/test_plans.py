@@ -69,11 +69,12 @@ where n.nspname = 'webhook'
 STATISTICS = {
     "none": "select 1",
     "of when all was empty": "analyze",
-    "wrong": "update pg_class set reltuples = 1e9, relpages = 1 where relnamespace = 'webhook'::regnamespace",
+    "wrong": "update pg_class set reltuples = 1e5, relpages = 1 where relnamespace = 'webhook'::regnamespace",
 }
-"""Whatever the planner may know of tables whose contents it has not seen."""
+"""Whatever the planner may know of tables whose contents it has not seen. The wrong ones say ten million rows for each hundred
+pages; much more would be past what "off" weighs before Postgres 18, which is a cost of 10^10."""
 
-HOSTILE = ["set random_page_cost = 10000", "set cpu_index_tuple_cost = 10", "set effective_cache_size = '8kB'"]
+HOSTILE = ["set random_page_cost = 1000", "set cpu_index_tuple_cost = 1", "set effective_cache_size = '8kB'"]
 """What makes an index look as dear as it can."""
 
 ONE_ROW = {"meta", "sched_floor"}
