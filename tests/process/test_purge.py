@@ -15,6 +15,8 @@ from worker.cli import events
 from worker.cli.app import main
 from worker.store.database import Database
 
+pytestmark = pytest.mark.sql
+
 LEFT = """
     select (select count(*) from webhook.event where tenant = $1) + (select count(*) from webhook.event_kept where tenant = $1)
          + (select count(*) from webhook.pending as p join webhook.endpoint as e on e.id = p.endpoint_id where e.tenant = $1)

@@ -14,8 +14,9 @@ from worker.store.memory_tables import patterns
 
 OPERATOR_LOOKS_EVERY_SECONDS = 20.0
 
-REST_SECONDS = 400.0
-"""So long after the last fault everything has to have ended: circuits rest for minutes, leases for half of one."""
+REST_SECONDS = 900.0
+"""So long after the last fault everything has to have ended: circuits rest for minutes, leases for half of one, and what kills
+who sends it has seven of them."""
 
 
 class Play:

@@ -166,7 +166,7 @@ class World:
         """Let the database do something when nobody waits for it any more."""
 
         async def wait_and_work() -> None:
-            await trio.sleep(max(0.0, min(seconds, FAULTS_SECONDS - trio.current_time())))
+            await trio.sleep(max(0.0, min(seconds, FAULTS_SECONDS - 1 - trio.current_time())))
             with suppress(StoreError):
                 await work()
             self.log(Failed(*self.now(), process.name, "the database did what nobody waited for"))
