@@ -241,7 +241,8 @@ class Checker:
             demand((entry.after == "delivered") == well, "P3", f"{what}, and {lease.process} was answered {last}")
             if told.disposition == "retry":
                 delivery.due = entry.database_now + told.retry_seconds
-            delivery.is_spared = told.disables or told.outcome == "interrupted"
+            if told.disposition != "released":
+                delivery.is_spared = told.disables or told.outcome == "interrupted"
             spends = not lease.is_probe or not endpoint.plan.retry_seconds  # with no retries, a probe is the one attempt
             delivery.spent += told.disposition != "released" and spends
         elif entry.by == "reap":
