@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-LEASE_SECONDS = 30.0
+from worker.store.memory import LEASE_SECONDS_MIN
+
+LEASE_SECONDS = LEASE_SECONDS_MIN
+"""No receiver here has a deadline that would make it longer."""
 
 Fate = Literal["committed", "rolled back", "unknown"]
 

@@ -65,14 +65,20 @@ class Stage:
         return self.folder / "arrivals"
 
 
+def _new_folder() -> Path:
+    """Make a folder that the server's user may look into: it has to find its own in it."""
+    folder = Path(tempfile.mkdtemp(prefix="webhook-worker-chaos-"))
+    folder.chmod(0o755)
+    return folder
+
+
 @asynccontextmanager
 async def stage() -> AsyncIterator[Stage]:
     """Set everything up with the workers running."""
     missing: dict[str, str] = {}
     async with AsyncExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="webhook-worker-chaos-"))
+        folder = _new_folder()
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        os.chmod(folder, 0o755)  # noqa: PTH101 - the server's user has to find its own in it
 
         async def optional(what: str, context: AbstractAsyncContextManager[_T]) -> _T | None:
             try:
