@@ -43,6 +43,8 @@ class PsycopgDatabase:
             cursor = psycopg.AsyncRawCursor(await self._open(), row_factory=tuple_row)
             await cursor.execute(sql, args)
             row = await cursor.fetchone() if cursor.description else None
+            if cursor.pgresult is not None:
+                cursor.pgresult.clear()  # a claim's document is large, and PyPy's collector does not see libpq's copy of it
             return row[0] if row else None
 
     async def rows(self, sql: str, *args: Any) -> list[Row]:
