@@ -1,10 +1,10 @@
 """An hour of half load: does anything grow?
 
-One worker of 64 lanes on each runtime, together on one database. First what the two deliver at full load is measured, from a
-backlog in a database of its own; then a producer supplies half of that for an hour (`--quick`: a minute), a kilobyte each,
-over a hundred endpoints of one receiver. 360 times (60) in between it is looked at what the workers hold, how
-large the tables are whose rows come and go, how long `webhook.claim` and `webhook.record` take by the server's own count
-(`track_functions`), what waits, and how long deliveries took.
+One worker of 64 lanes on each runtime, together on one database. First what an event costs is measured, all processes together,
+from the producer to the receiver; then a producer supplies what keeps half of the processors busy for an hour (`--quick`: a
+minute), a kilobyte each, over a hundred endpoints of one receiver. 360 times (60) in between it is looked at what the workers
+hold, how large the tables are whose rows come and go, how long `webhook.claim` and `webhook.record` take by the server's own
+count (`track_functions`), what waits, and how long deliveries took.
 
 What is judged is the last quarter against the second: medians, since PyPy's memory goes in waves and so do tables between two
 vacuums. The first quarter is for what fills once and stays: caches, connections, compiled code. History (events, finished
@@ -16,11 +16,14 @@ the beginning, if nothing grows.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,27 +38,25 @@ from benchmarks.stage import (
     counting_receiver,
     cpu_seconds,
     drop_database,
+    family_cpu_seconds,
     interpreters,
     memory_mb,
     migrated_database,
     on_database,
     open_files,
+    parent,
     running_workers,
     stop_workers,
     threads,
-    wait_for,
 )
-from benchmarks.stream import enqueue_numbered
 from worker.store.database import Database
 from worker.store.sql import statements
 
 SECONDS, QUICK_SECONDS = 3600.0, 60.0
 SAMPLES, QUICK_SAMPLES = 360, 60
 ENDPOINTS = 100
-BACKLOG, QUICK_BACKLOG = 400_000, 100_000
-FILL_BATCH = 5_000
-FULL_FROM, FULL_TO = 0.4, 0.96
-"""The part of the backlog that full load is taken from: without the start, the warm-up and the end."""
+TRIAL_PER_SECOND, TRIAL_SECONDS, QUICK_TRIAL_SECONDS = 2_000.0, 30.0, 10.0
+"""How an event's cost is measured. More of them at once would cost a little less each."""
 
 DISK_BYTES_MAX = 40e9
 VACUUM_TURNS = 60
@@ -99,7 +100,7 @@ class Run:
 
 
 def run(*, quick: bool, scale: float) -> Report:
-    """Measure full load, then supply half of it for long."""
+    """Measure what an event costs, then supply half of what the processors could bear for long."""
     seconds = (QUICK_SECONDS if quick else SECONDS) * scale
     every = seconds / (QUICK_SAMPLES if quick else SAMPLES)
     vacuum = f"alter system set autovacuum_naptime = '{max(1, round(seconds / VACUUM_TURNS))} s'"
@@ -110,15 +111,15 @@ def run(*, quick: bool, scale: float) -> Report:
 
     with migrated_database() as base:
         on_database(base, set_up)
-        full, bytes_each = _full_load(copy_database(base, "full_load"), QUICK_BACKLOG if quick else BACKLOG)
-        half = full / 2
+        cpu_each, bytes_each = _cost(copy_database(base, "trial"), QUICK_TRIAL_SECONDS if quick else TRIAL_SECONDS)
+        half = len(os.sched_getaffinity(0)) / 2 / cpu_each
         per_second = min(half, DISK_BYTES_MAX / bytes_each / seconds)
         notes = [
-            f"full load {full:.0f} deliveries a second, supplied {per_second:.0f}",
-            f"{bytes_each:.0f} bytes of disk a delivery, {per_second * seconds * bytes_each / 1e9:.1f} GB in all",
+            f"an event costs {cpu_each * 1e6:.0f} us, all processes together: {half:.0f} a second are half of this machine",
+            f"supplied {per_second:.0f} a second; each leaves {bytes_each:.0f} bytes of history",
         ]
         if per_second < half:
-            notes.append(f"that is less than half load, for the disk's sake: at {half:.0f} it would be over 40 GB")
+            notes.append("that is less than half, for the disk's sake: it would be over 40 GB")
         for note in notes:
             progress(note)
         long = _long_run(copy_database(base, "half_load"), per_second, seconds, every)
@@ -127,29 +128,46 @@ def run(*, quick: bool, scale: float) -> Report:
     return report
 
 
-def _full_load(dsn: str, backlog: int) -> tuple[float, float]:
-    """Return the deliveries a second that the workers make of a backlog, and what each leaves on the disk, in bytes."""
+def _cost(dsn: str, seconds: float) -> tuple[float, float]:
+    """Return what one event costs, enqueued, delivered and vacuumed: seconds of processor, and bytes of disk that stay."""
     kept: list[int] = []
+    servers: list[int] = []
 
-    async def fill(database: Database) -> None:
-        for first in range(0, backlog, FILL_BATCH):
-            await enqueue_numbered(database, range(first, first + FILL_BATCH), ENDPOINTS)
-        await database.script(["vacuum analyze", "checkpoint"])
+    async def begin(database: Database) -> None:
+        servers.append(parent(await database.value("select pg_backend_pid()")))
 
-    async def history(database: Database) -> None:
+    async def end(database: Database) -> None:
         kept.append(await database.value(statements()["bench_history_bytes"]))
 
     with counting_receiver() as receiver:
         _prepare(dsn, receiver)
-        on_database(dsn, fill)
-        with running_workers(dsn, interpreters().values()) as workers:
-            marks = wait_for(workers[0], receiver, backlog)
+        on_database(dsn, begin)
+        with running_workers(dsn, interpreters().values()) as workers, _supply(dsn, TRIAL_PER_SECOND, 2 * seconds) as producer:
+
+            def spent() -> tuple[int, float]:
+                own = (*(worker.pid for worker in workers), producer.pid, receiver.pid)
+                return receiver.count(), sum(map(cpu_seconds, own)) + family_cpu_seconds(servers[0])
+
+            time.sleep(seconds)  # it warms up
+            count, cpu = spent()
+            time.sleep(seconds * 0.9)
+            count_after, cpu_after = spent()
+            producer.wait()
             stop_workers(workers)
-        on_database(dsn, history)
+        count_of_all = receiver.count()
+        on_database(dsn, end)
     drop_database(dsn)
-    first = next(mark for mark in marks if mark[0] >= FULL_FROM * backlog)
-    last = next(mark for mark in reversed(marks) if mark[0] <= FULL_TO * backlog)
-    return (last[0] - first[0]) / (last[1] - first[1]), kept[0] / backlog
+    return (cpu_after - cpu) / (count_after - count), kept[0] / count_of_all
+
+
+@contextmanager
+def _supply(dsn: str, per_second: float, seconds: float) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "benchmarks.stream", dsn, str(per_second), str(seconds), str(ENDPOINTS)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as producer:
+        try:
+            yield producer
+        finally:
+            producer.terminate()
 
 
 def _prepare(dsn: str, receiver: CountingReceiver) -> None:
@@ -172,11 +190,7 @@ def _long_run(dsn: str, per_second: float, seconds: float, every: float) -> Run:
     names = list(interpreters())
     with counting_receiver("--tally") as receiver:
         _prepare(dsn, receiver)
-        supply = [sys.executable, "-m", "benchmarks.stream", dsn, str(per_second), str(seconds), str(ENDPOINTS)]
-        with (
-            running_workers(dsn, interpreters().values()) as workers,
-            subprocess.Popen(supply, cwd=ROOT, stdout=subprocess.PIPE, text=True) as producer,
-        ):
+        with running_workers(dsn, interpreters().values()) as workers, _supply(dsn, per_second, seconds) as producer:
             pids = dict(zip(names, (worker.pid for worker in workers), strict=True))
 
             async def watch(database: Database) -> None:
@@ -189,10 +203,7 @@ def _long_run(dsn: str, per_second: float, seconds: float, every: float) -> Run:
                     found.samples.append(await look.take())
                     progress(json.dumps(found.samples[-1]))
 
-            try:
-                on_database(dsn, watch)
-            finally:
-                producer.terminate()
+            on_database(dsn, watch)
             if producer.wait() != 0 or producer.stdout is None:
                 raise RuntimeError(f"the producer ended with status {producer.returncode}")
             found.enqueued = int(producer.stdout.read())

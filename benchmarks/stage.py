@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,6 +97,7 @@ class CountingReceiver:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         assert process.stdin is not None
+        self.pid = process.pid
         self._out, self._in = process.stdout, process.stdin
         self.port, self.tls_port = map(int, self._out.readline().split())
 
@@ -130,6 +131,22 @@ def cpu_seconds(pid: int) -> float:
     """Return what a running process has used until now, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def parent(pid: int) -> int:
+    """Return the process that a process comes from: of a connection's, that is the server's first."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def family_cpu_seconds(pid: int) -> float:
+    """Return what a process and its children have used, those included that have ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ended = (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+    living = 0.0
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
+            living += cpu_seconds(int(child))
+    return cpu_seconds(pid) + ended + living
 
 
 def open_files(pid: int) -> int:
