@@ -21,8 +21,14 @@ install: .venv/.installed ## set up .venv (CPython): the project, its tools, an 
 demo: install ## see it work: receivers of five kinds, 1,000 events, every promise checked, under a minute
 	.venv/bin/webhook-worker demo
 
-test: install ## the whole test suite on CPython, with an embedded Postgres (or TEST_DATABASE_URL)
-	$(CPYTHON) -m pytest $(ARGS)
+# What only reckons, or asks a database, can share the processors; what measures, kills and waits is alone. MARKS='not sql' leaves out.
+define tests
+$(1) -m pytest -n auto -m '$(MARKS)' tests/unit tests/simulation tests/database
+$(1) -m pytest -m '$(MARKS)' tests/socket tests/process
+endef
+
+test: install ## the whole test suite on CPython, with an embedded Postgres (or TEST_DATABASE_URL; some of it: ARGS)
+	$(if $(ARGS),$(CPYTHON) -m pytest $(ARGS),$(call tests,$(CPYTHON)))
 
 pypy: .venv-pypy/.installed ## set up .venv-pypy (PyPy 3.11; PYPY=path names one; needs libpq, and on Debian 12 root and apt)
 
@@ -31,7 +37,7 @@ pypy: .venv-pypy/.installed ## set up .venv-pypy (PyPy 3.11; PYPY=path names one
 	@touch $@
 
 test-pypy: pypy ## the whole test suite on PyPy
-	$(PYPY_PYTHON) -m pytest $(ARGS)
+	$(if $(ARGS),$(PYPY_PYTHON) -m pytest $(ARGS),$(call tests,$(PYPY_PYTHON)))
 
 lint: install ## ruff, mypy --strict, layers
 	.venv/bin/ruff check .
