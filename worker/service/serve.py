@@ -17,6 +17,7 @@ from worker.http.resolver import Resolver
 from worker.http.transports import make_sender
 from worker.pipeline.limits import Limits
 from worker.pipeline.pipeline import Pipeline
+from worker.service.compiling import settle_compiler
 from worker.service.housekeeping import keep_house
 from worker.settings import Settings
 from worker.store.database import connect
@@ -63,6 +64,7 @@ async def serve(options: ServeOptions) -> bool:
             group.start_soon(_stop_on_signal, pipeline, group.cancel_scope)
             group.start_soon(keep_house, store, options.retention)
             group.start_soon(_watch, pipeline)
+            group.start_soon(settle_compiler, lambda: pipeline.counts.claimed)
             await pipeline.run()
             group.cancel_scope.cancel()
     finally:
