@@ -121,7 +121,8 @@ class CannedDatabase:
         deliveries = [[n, n % 100, 1, 0, None, n, "application/json", BODY.decode()] for n in range(rows)]
         self._claim = json.dumps(
             {"claim": 1, "now": 1.0, "waited": 0.0, "lease": 30.0, "more": True, "weights": {"": 1.0},
-             "endpoints": {str(n): endpoint for n in range(100)}, "deliveries": deliveries}
+             "endpoints": {str(n): endpoint for n in range(100)}, "deliveries": deliveries,
+             "ages": [[0.012345, 0.012345]] * rows}
         )  # fmt: skip
         self._rows = rows
 

@@ -1,6 +1,7 @@
 """How much one worker process takes on, and what it did."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +45,10 @@ class Counts:
     delivered: int = 0
     retried: int = 0
     dead: int = 0
-    released: int = 0
+    deferred: Counter[str] = field(default_factory=Counter)
+    """Given back unsent, by reason."""
+
+    @property
+    def released(self) -> int:
+        """All that were given back unsent."""
+        return self.deferred.total()

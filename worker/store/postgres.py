@@ -16,6 +16,7 @@ from worker.core.signing import Ed25519Key, Signer, SigningKey
 from worker.pipeline.ports import NOBODY, Avoid, Claimed, StoreError
 from worker.store.codec import dumps, loads
 from worker.store.database import Database, connect
+from worker.store.migrate import Schema, read_schema
 from worker.store.sql import statements
 
 log = logging.getLogger("worker.store")
@@ -58,9 +59,10 @@ class PostgresStore:
             Delivery(
                 claim, id_, of[endpoint_id], attempt, attempts_before,
                 None if send_after is None else now + send_after,
-                event_id, content_type, None if payload is None else payload.encode(),
+                event_id, content_type, None if payload is None else payload.encode(), False, now - due, now - created,
             )
-            for id_, endpoint_id, attempt, attempts_before, send_after, event_id, content_type, payload in rows
+            for (id_, endpoint_id, attempt, attempts_before, send_after, event_id, content_type, payload), (due, created)
+            in zip(rows, document["ages"], strict=True)
         ]  # fmt: skip
         return Claimed(now, claim, deliveries, document["more"], document["waited"], document["weights"])
 
@@ -110,6 +112,11 @@ class PostgresStore:
         async with self._keeping:
             sample: dict[str, Any] = loads(await self._house.value(self._sql["sample_queue"]))
             return sample
+
+    async def read_schema(self) -> Schema:
+        """Ask the database again what it says of itself: see `worker.store.migrate.read_schema`."""
+        async with self._keeping:
+            return await read_schema(self._house)
 
     async def close(self) -> None:
         """Close the connections."""
