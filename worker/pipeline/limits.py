@@ -37,6 +37,10 @@ class Limits:
         return cls(concurrency, claimed_max, record_rows_gathered=gathered, drain_seconds=drain_seconds, slow_share=slow_share)
 
 
+DEFERRALS = ("draining", "late", "lease_expired", "no_lane", "out_of_files", "quiet", "withheld", "written_again", "not_sent")
+"""Why deliveries are given back unsent; docs/metrics.md says what each means."""
+
+
 @dataclass(slots=True)
 class Counts:
     """What this process did since it started."""
@@ -45,8 +49,8 @@ class Counts:
     delivered: int = 0
     retried: int = 0
     dead: int = 0
-    deferred: Counter[str] = field(default_factory=Counter)
-    """Given back unsent, by reason."""
+    deferred: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(DEFERRALS, 0)))
+    """Given back unsent, by reason: one of DEFERRALS."""
 
     @property
     def released(self) -> int:
