@@ -26,17 +26,21 @@ class Health:
         self._problem: str | None = "the database has not answered yet"
 
     async def watch(self) -> None:
-        """Ask the database for ever: it may be migrated, or go away, under a running worker."""
+        """Look for ever: the database may be migrated, or go away, under a running worker."""
         while True:
-            try:
-                await self._store.read_schema()
-            except IncompatibleSchemaError as error:
-                self._problem = f"the schema does not fit: {error}"
-            except StoreError as error:
-                self._problem = f"the database does not answer: {error}"
-            else:
-                self._problem = None
+            await self.look()
             await anyio.sleep(EVERY_SECONDS)
+
+    async def look(self) -> None:
+        """Ask the database once."""
+        try:
+            await self._store.read_schema()
+        except IncompatibleSchemaError as error:
+            self._problem = f"the schema does not fit: {error}"
+        except StoreError as error:
+            self._problem = f"the database does not answer: {error}"
+        else:
+            self._problem = None
 
     @property
     def problem(self) -> str | None:
