@@ -59,7 +59,9 @@ async def fetch(port: int, path: str = "/metrics") -> tuple[int, str]:
 
 
 async def families(port: int) -> dict[str, Metric]:
-    return {family.name: family for family in text_string_to_metric_families((await fetch(port))[1])}
+    """Those of a scrape; none while the worker starts."""
+    status, text = await fetch(port)
+    return {family.name: family for family in text_string_to_metric_families(text)} if status == 200 else {}
 
 
 def value(found: dict[str, Metric], sample: str, **labels: str) -> float:

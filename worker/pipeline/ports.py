@@ -19,7 +19,7 @@ class StoreError(Exception):
 class NotSentError(Exception):
     """Raised by `before_write`: not one byte of the request may be written. `reason` is one of a few words, to count by."""
 
-    def __init__(self, message: str, reason: str = "not_sent") -> None:
+    def __init__(self, message: str = "", reason: str = "not_sent") -> None:
         super().__init__(message)
         self.reason = reason
 

@@ -45,12 +45,20 @@ class Monitor:
     def __init__(self, measured: Measured, address: ListenAddress, clock: Callable[[], float] = time.monotonic) -> None:
         self._measured, self._address, self._clock = measured, address, clock
         self._open: list[anyio.CancelScope] = []
-        self._expose: Callable[[], bytes]
+        self._expose: Callable[[], bytes] | None = None
         self._scraped, self._scraped_at = b"", float("-inf")
 
     async def run(self) -> None:
         """Listen for ever. A port that is taken is said once, and tried again: a predecessor may still hold it."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._load)
+            await self._listen()
+
+    async def _load(self) -> None:
+        """Import what takes its time in a thread, while deliveries go out."""
         self._expose = await anyio.to_thread.run_sync(_exposition, self._measured)
+
+    async def _listen(self) -> None:
         failed = False
         while True:
             try:
@@ -122,7 +130,9 @@ class Monitor:
 
     def _look_up(self, path: bytes) -> tuple[HTTPStatus, str, bytes]:
         if path == b"/metrics":
-            return HTTPStatus.OK, EXPOSITION, self._scrape()
+            if self._expose is None:
+                return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, b"not yet: the worker has just started\n"
+            return HTTPStatus.OK, EXPOSITION, self._scrape(self._expose)
         if path == b"/livez":  # the loop turns, or nobody would say so
             return HTTPStatus.OK, TEXT, b"ok\n"
         if path == b"/readyz":
@@ -132,10 +142,10 @@ class Monitor:
             return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, f"not ready: {problem}\n".encode()
         return HTTPStatus.NOT_FOUND, TEXT, b"there are /metrics, /livez and /readyz\n"
 
-    def _scrape(self) -> bytes:
+    def _scrape(self, expose: Callable[[], bytes]) -> bytes:
         now = self._clock()
         if now - self._scraped_at >= FRESH_SECONDS:
-            self._scraped, self._scraped_at = self._expose(), now
+            self._scraped, self._scraped_at = expose(), now
         return self._scraped
 
 
@@ -148,7 +158,6 @@ async def monitor(measured: Measured, address: ListenAddress) -> None:
 
 
 def _exposition(measured: Measured) -> Callable[[], bytes]:
-    """Import what takes its time: in a thread, while deliveries go out."""
     from worker.service.metrics import exposition
 
     return exposition(measured)
