@@ -201,6 +201,14 @@ def test_settings_import_little() -> None:
     assert "[]" == done.stdout.strip()
 
 
+def test_a_worker_without_metrics_imports_none() -> None:
+    """The client takes its time: it is for those who listen, and later than the first delivery."""
+    code = "import sys, worker.cli.run, worker.service.serve; print('prometheus_client' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "False" == done.stdout.strip()
+
+
 NO_FLAGS = dict.fromkeys(("events", "deliveries", "attempts", "idempotency_keys"))
 
 
