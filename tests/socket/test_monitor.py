@@ -74,7 +74,7 @@ class Shown:
         self.pipeline = Pipeline(self.nothing, self.nothing, Limits(), "abc", tally=self.tally)  # type: ignore[arg-type]
         self.sampler = Sampler(self.nothing, lambda: 0)
         self.health = Health(self.nothing, self.pipeline)
-        self.measured = Measured(self.pipeline, self.tally, 64, HouseCounts(), self.sampler, self.health)
+        self.measured = Measured(self.pipeline, self.tally, HouseCounts(), self.sampler, self.health)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = int(free.getsockname()[1])
 
@@ -210,7 +210,7 @@ async def test_a_bug_in_what_is_shown_is_said_and_does_not_spread(
     """500 for who asked; the next question is answered again."""
     monkeypatch.setattr(subject, "FRESH_SECONDS", 0.0)
     with caplog.at_level(logging.ERROR), monkeypatch.context() as broken:
-        broken.setattr(shown.measured, "lanes", "not a number")
+        broken.setattr(shown.measured, "house", None)
         assert 500 == status(await shown.ask())
     assert "a request could not be answered" in caplog.text
     assert 200 == status(await shown.ask())

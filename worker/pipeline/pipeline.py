@@ -95,6 +95,11 @@ class Pipeline:
         return self._recorder.fenced
 
     @property
+    def lanes(self) -> int:
+        """Deliveries that it carries at once, at most."""
+        return self._limits.concurrency
+
+    @property
     def at_work(self) -> int:
         """Deliveries that lanes carry now."""
         return self._at_work

@@ -16,20 +16,13 @@ class Measured:
         self,
         pipeline: Pipeline,
         tally: Tally,
-        lanes: int,
         house: HouseCounts,
         sampler: Sampler,
         health: Health,
         endpoints_named: int = 0,
     ) -> None:
-        self.pipeline, self.tally, self.lanes, self.house, self.sampler, self.health = (
-            pipeline,
-            tally,
-            lanes,
-            house,
-            sampler,
-            health,
-        )
+        self.pipeline, self.tally, self.house = pipeline, tally, house
+        self.sampler, self.health = sampler, health
         self.loop_lag = Histogram(BOUNDS)
         self.endpoints = TopEndpoints(endpoints_named) if endpoints_named else None
         if self.endpoints is not None:

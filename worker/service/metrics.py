@@ -57,7 +57,7 @@ class WorkerCollector(Collector):
         yield _build_info()
         yield _gauge("ready", "Whether /readyz says yes.", measured.health.problem is None)
         yield _gauge("store_up", "Whether the last claim and the last record worked.", pipeline.store_error is None)
-        yield _gauge("lanes", "Deliveries that this worker carries at once, at most.", measured.lanes)
+        yield _gauge("lanes", "Deliveries that this worker carries at once, at most.", pipeline.lanes)
         yield _gauge("inflight", "Deliveries that lanes carry now.", pipeline.at_work)
         yield _gauge("in_hand", "Deliveries claimed and not yet recorded: waiting, in lanes, or unrecorded.", pipeline.in_hand)
         yield _gauge("unrecorded", "Outcomes that the database has not confirmed yet.", pipeline.unrecorded)

@@ -75,15 +75,8 @@ async def serve(options: ServeOptions) -> bool:
             group.start_soon(keep_house, store, options.retention, house)
             group.start_soon(_watch, pipeline)
             if options.metrics_listen is not None and tally is not None:
-                measured = Measured(
-                    pipeline,
-                    tally,
-                    options.limits.concurrency,
-                    house,
-                    sampler,
-                    Health(store, pipeline),
-                    options.metrics_endpoints,
-                )
+                health = Health(store, pipeline)
+                measured = Measured(pipeline, tally, house, sampler, health, options.metrics_endpoints)
                 group.start_soon(sampler.run)
                 group.start_soon(monitor, measured, options.metrics_listen)
             await pipeline.run()
