@@ -24,7 +24,7 @@ from benchmarks.report import Report, progress
 from benchmarks.stage import copy_database, migrated_database, on_database
 from worker.core.model import Decision, Outcome
 from worker.core.retention import Retention
-from worker.service.housekeeping import keep_house
+from worker.service.housekeeping import HouseCounts, keep_house
 from worker.store.database import Database, connect
 from worker.store.postgres import PostgresStore
 
@@ -103,7 +103,7 @@ async def _turn(side: Side, seconds: float) -> None:
     """Claim and record for so long, with a producer and housekeeping beside it."""
     async with anyio.create_task_group() as beside:
         beside.start_soon(_produce, side)
-        beside.start_soon(keep_house, side.store, Retention())
+        beside.start_soon(keep_house, side.store, Retention(), HouseCounts())
         await side.supplied.wait()
         recorded, started = 0, time.monotonic()
         while (now := time.monotonic()) - started < seconds:

@@ -16,6 +16,7 @@ from worker.core.retention import Retention, parse_retention
 from worker.core.sealing import KeyRing
 
 CREDENTIAL_BYTES_MAX = 8192
+METRICS_ENDPOINTS_MAX = 1000
 
 _PASSWORD = re.compile(
     r"(?P<before>://[^:/?#@\s]*:)[^@\s]*(?=@)|(?P<parameter>\bpassword\s*=\s*)(?:'[^']*'|[^&\s]*)", re.IGNORECASE
@@ -52,6 +53,17 @@ class GuardRails:
         return AddressRules(
             read_networks("allow", self.allow_network), read_networks("deny", self.deny_network), read_ports(self.allow_port)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """A host, by name or address, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +172,34 @@ def read_allow_http(flag: bool | None = None, environ: Mapping[str, str] | None 
     if text in ("", "0", "false", "no", "off"):
         return False
     raise ConfigurationError(f"WEBHOOK_WORKER_ALLOW_HTTP is {text!r}; write 1 to allow plain http, or leave it out")
+
+
+def read_metrics_listen(flag: str | None = None, environ: Mapping[str, str] | None = None) -> ListenAddress | None:
+    """Return where a worker shows its metrics. Nowhere by default."""
+    source, text = "--metrics-listen", flag
+    if text is None:
+        source = "WEBHOOK_WORKER_METRICS_LISTEN"
+        text = (os.environ if environ is None else environ).get(source) or None
+    if text is None:
+        return None
+    found = re.fullmatch(r"(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s\[\]:]+)):(?P<port>[0-9]{1,5})", text.strip())
+    if found is None or int(found["port"]) > 65535:
+        raise ConfigurationError(
+            f"{source} {text!r} is not an address to listen on; write host:port, as in 127.0.0.1:9090 or [::1]:9090"
+        )
+    return ListenAddress(found["six"] or found["host"], int(found["port"]))
+
+
+def read_metrics_endpoints(flag: int | None = None, environ: Mapping[str, str] | None = None) -> int:
+    """Return how many endpoints have metrics of their own. None by default."""
+    text = (os.environ if environ is None else environ).get("WEBHOOK_WORKER_METRICS_ENDPOINTS", "").strip()
+    if flag is not None or not text:
+        return flag or 0
+    if not (text.isascii() and text.isdigit() and int(text) <= METRICS_ENDPOINTS_MAX):
+        raise ConfigurationError(
+            f"WEBHOOK_WORKER_METRICS_ENDPOINTS is {text!r}; write a number from 0 to {METRICS_ENDPOINTS_MAX}, or leave it out"
+        )
+    return int(text)
 
 
 def read_retention(flags: Mapping[str, str | None], environ: Mapping[str, str] | None = None) -> Retention:

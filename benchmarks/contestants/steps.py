@@ -24,6 +24,7 @@ from worker.http.sender import HttpSender
 from worker.pipeline.limits import Limits
 from worker.pipeline.pipeline import Pipeline
 from worker.pipeline.ports import NOBODY, Avoid, Claimed
+from worker.pipeline.tally import Tally
 from worker.store.postgres import PostgresStore
 
 ROUNDS = 25 if sys.implementation.name == "pypy" else 9  # the first ones warm up
@@ -113,6 +114,8 @@ class IdleSender:
 class CannedDatabase:
     """Answers a claim and a record of so many rows, as Postgres would."""
 
+    is_pooled = False
+
     def __init__(self, rows: int) -> None:
         endpoint = {
             "version": 1, "tenant": "", "url": "http://127.0.0.1:80/1", "headers": {}, "timeout": 15.0, "retry": [5.0],
@@ -121,13 +124,28 @@ class CannedDatabase:
         deliveries = [[n, n % 100, 1, 0, None, n, "application/json", BODY.decode()] for n in range(rows)]
         self._claim = json.dumps(
             {"claim": 1, "now": 1.0, "waited": 0.0, "lease": 30.0, "more": True, "weights": {"": 1.0},
-             "endpoints": {str(n): endpoint for n in range(100)}, "deliveries": deliveries}
+             "endpoints": {str(n): endpoint for n in range(100)}, "deliveries": deliveries,
+             "ages": [[0.012345, 0.012345]] * rows}
         )  # fmt: skip
         self._rows = rows
 
     async def value(self, sql: str, *args: Any) -> Any:  # noqa: ARG002 - as a driver has it
         """Answer."""
         return self._claim if "webhook.claim" in sql else self._rows
+
+
+async def count_outcomes() -> int:
+    """What metrics cost: outcomes counted by the batch."""
+    tally = Tally()
+    tally.clock.observe(0.0, 1_700_000_000.0, 0.0)
+    due = 1_699_999_999.9
+    delivery = Delivery(
+        Claim(1, 30.0, 0.0), 1, ENDPOINTS[0], 1, 0, None, 1, "application/json", BODY, due_at=due, created_at=due
+    )
+    outcomes = [Outcome(delivery, Decision("delivered", "ok"), 0.0, 0.01, Exchange(200, "", None, b"ok"))] * 200
+    for _ in range(REPEATS // 200):
+        tally.add(outcomes)
+    return REPEATS
 
 
 async def measure(port: int) -> dict[str, float]:
@@ -141,7 +159,7 @@ async def measure(port: int) -> dict[str, float]:
     sender = HttpSender(Client(Dialer(Resolver(AddressRules(allow=parse_networks("127.0.0.0/8"))))), allow_http=True)
 
     async def pipeline() -> int:
-        await Pipeline(IdleStore(REPEATS), IdleSender(), Limits.for_lanes(LANES), "abc", once=True).run()
+        await Pipeline(IdleStore(REPEATS), IdleSender(), Limits.for_lanes(LANES), "abc", once=True, tally=Tally()).run()
         return REPEATS
 
     async def yes(_: bool) -> None:
@@ -174,6 +192,7 @@ async def measure(port: int) -> dict[str, float]:
     figures = {
         "read a claim's row": await best_of_async(claims),
         "lanes, pace, sign, classify, hand on": await best_of_async(pipeline),
+        "of that: count it, for metrics": await best_of_async(count_outcomes),
         "of that: sign": best(lambda: sign((KEY,), "msg_abc_1", 1_700_000_000, BODY)),
         "send on a kept connection": await best_of_async(exchanges),
         "of that: read the response": best(lambda: Response(65_536, 1024).feed(ANSWER)),

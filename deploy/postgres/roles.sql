@@ -59,7 +59,7 @@ do $$
 declare
     may constant jsonb := '{
         "webhook_producer": ["enqueue", "enqueue_many"],
-        "webhook_worker": ["claim", "record", "extend", "plan_again", "withhold_endpoint", "has_due", "reap", "maintain"],
+        "webhook_worker": ["claim", "record", "extend", "plan_again", "withhold_endpoint", "has_due", "reap", "maintain", "sample_queue"],
         "webhook_operator": [
             "enqueue", "create_endpoint", "next_endpoint_id", "create_endpoint_with_keys", "set_endpoint", "pause_endpoint",
             "resume_endpoint", "disable_endpoint", "enable_endpoint", "rotate_key", "keys_to_seal", "reseal_keys",
@@ -78,6 +78,7 @@ end
 $$;
 
 grant select on webhook.meta to webhook_worker;
+grant pg_read_all_stats to webhook_owner;  -- sample_queue says how old the oldest snapshot is, whoever holds it
 
 grant select on all tables in schema webhook to webhook_operator;
 revoke select on webhook.endpoint_key from webhook_operator;

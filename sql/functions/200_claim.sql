@@ -137,7 +137,8 @@ end;
 --    "more": whether it is worth asking again at once,
 --    "weights": {tenant: weight}, "endpoints": {id: {version, tenant, url, headers, timeout, retry, keys}},
 --    "deliveries": [[delivery id, endpoint id, attempt, attempts before the last manual retry,
---                    planned send as seconds after "now" or null, event id, content type, payload], …]}
+--                    planned send as seconds after "now" or null, event id, content type, payload], …],
+--    "ages": [[seconds since it became due, seconds since its event was enqueued], …] in the same order}
 --
 -- The unit of scheduling is the endpoint. Those that may be due are in the run queue (`turn`) or have a timer that has fired
 -- (`next_at`). Both are locked, skipping those that another worker is visiting; their rows carry the token bucket and the
@@ -350,7 +351,7 @@ begin
         where s.ctid = v.place and p.turn is null and not p.visited
         returning s.tenant_no
     ), planned as (
-        select l.id, l.endpoint_id, l.attempt, l.attempts_before, l.event_id, l.event_created_at,
+        select l.id, l.endpoint_id, l.attempt, l.attempts_before, l.event_id, l.event_created_at, greatest(l.run_at, l.event_created_at) as due_at,
                greatest(0, extract(epoch from r.from_tat - started)::float8
                    + (row_number() over (partition by l.endpoint_id order by l.run_at, l.id) - r.burst) / r.rate
                ) as send_after, r.rate
@@ -378,7 +379,10 @@ begin
         'deliveries', coalesce(json_agg(json_build_array(
             p.id, p.endpoint_id, p.attempt, p.attempts_before, case when p.rate is not null then p.send_after end,
             p.event_id, coalesce(e.content_type, k.content_type), coalesce(e.payload, k.payload)
-        ) order by p.send_after, p.id), '[]'))
+        ) order by p.send_after, p.id), '[]'),
+        'ages', json_agg(json_build_array(  -- of each delivery, in the same order
+            extract(epoch from started - p.due_at)::float8, extract(epoch from started - p.event_created_at)::float8
+        ) order by p.send_after, p.id))
     into document
     from planned as p
     left join webhook.event as e on e.id = p.event_id and e.created_at = p.event_created_at

@@ -38,6 +38,10 @@ select webhook.maintain(
     keep_deliveries => make_interval(secs => $3::float8), keep_attempts => make_interval(secs => $4::float8)
 )
 
+-- name: sample_queue
+-- What the queue looks like just now, as one JSON document. See functions/260_sample.sql.
+select webhook.sample_queue()
+
 -- name: schema
 -- What this database says of itself, or nothing if it was never migrated.
 select schema_version, oldest_worker, message_id_prefix, functions_hash from webhook.meta

@@ -81,6 +81,9 @@ async def test_a_worker_claims_records_and_keeps_house(dsn: str, database: Datab
         assert await store.record(outcomes, 1.0) == 2
         assert not await store.has_due()
         assert await store.reap() == 0
+        async with database.transaction():  # another role's: a superuser's
+            await database.script(["create temporary table held ()", "select pg_sleep(0.2)"])
+            assert (await store.sample_queue())["oldest_snapshot_seconds"] >= 0.2
         tasks = set()
         while (done := await store.maintain(Retention())).get("more") or done.get("task"):
             tasks.add(done.get("task"))
@@ -176,7 +179,7 @@ OPERATORS = """
 """
 ALLOWED = {
     "webhook_producer": ("enqueue enqueue_many", ""),
-    "webhook_worker": ("claim record extend plan_again withhold_endpoint has_due reap maintain", "meta"),
+    "webhook_worker": ("claim record extend plan_again withhold_endpoint has_due reap maintain sample_queue", "meta"),
     "webhook_operator": (OPERATORS, "all but endpoint_key"),
     "webhook_reader": ("", "attempts deliveries endpoint_keys events"),
 }

@@ -14,7 +14,7 @@ from scenario import FAULTS_SECONDS
 from worker.core.retention import Retention
 from worker.pipeline.limits import Limits
 from worker.pipeline.pipeline import Pipeline
-from worker.service.housekeeping import keep_house
+from worker.service.housekeeping import HouseCounts, keep_house
 
 if TYPE_CHECKING:
     from world import World
@@ -61,7 +61,7 @@ class Process:
         _PROCESS.set(self)
         with self.scope:
             async with anyio.create_task_group() as group:
-                group.start_soon(keep_house, self._link, Retention())
+                group.start_soon(keep_house, self._link, Retention(), HouseCounts())
                 await self.pipeline.run()
                 group.cancel_scope.cancel()
 

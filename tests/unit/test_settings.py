@@ -13,10 +13,13 @@ from worker.settings import (
     ConfigurationError,
     ExitCode,
     GuardRails,
+    ListenAddress,
     Settings,
     read_allow_http,
     read_database_url,
     read_key_ring,
+    read_metrics_endpoints,
+    read_metrics_listen,
     read_networks,
     read_ports,
     read_retention,
@@ -198,6 +201,14 @@ def test_settings_import_little() -> None:
     assert "[]" == done.stdout.strip()
 
 
+def test_a_worker_without_metrics_imports_none() -> None:
+    """The client takes its time: it is for those who listen, and later than the first delivery."""
+    code = "import sys, worker.cli.run, worker.service.serve; print('prometheus_client' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "False" == done.stdout.strip()
+
+
 NO_FLAGS = dict.fromkeys(("events", "deliveries", "attempts", "idempotency_keys"))
 
 
@@ -253,3 +264,47 @@ def test_a_bad_key_file_is_named(tmp_path: Path) -> None:
         read_key_ring({"CREDENTIALS_DIRECTORY": str(tmp_path)})
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
         read_key_ring({"WEBHOOK_WORKER_KEY_FILE": str(tmp_path / "none")})
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("127.0.0.1:9090", "127.0.0.1", 9090),
+        ("localhost:0", "localhost", 0),
+        ("[::1]:9090", "::1", 9090),
+        ("0.0.0.0:65535", "0.0.0.0", 65535),
+    ],
+)
+def test_an_address_to_listen_on_is_a_host_and_a_port(text: str, host: str, port: int) -> None:
+    """By flag or environment; and it is shown as it was written."""
+    assert ListenAddress(host, port) == read_metrics_listen(text, {"WEBHOOK_WORKER_METRICS_LISTEN": "other:1"})
+    assert ListenAddress(host, port) == read_metrics_listen(None, {"WEBHOOK_WORKER_METRICS_LISTEN": text})
+    assert text == str(ListenAddress(host, port))
+
+
+def test_metrics_are_off_unless_asked_for() -> None:
+    """An empty variable asks for nothing."""
+    assert read_metrics_listen(None, {"WEBHOOK_WORKER_METRICS_LISTEN": ""}) is None
+    assert 0 == read_metrics_endpoints(None, {"WEBHOOK_WORKER_METRICS_ENDPOINTS": ""})
+    assert 20 == read_metrics_endpoints(None, {"WEBHOOK_WORKER_METRICS_ENDPOINTS": "20"})
+    assert 5 == read_metrics_endpoints(5, {"WEBHOOK_WORKER_METRICS_ENDPOINTS": "20"})
+
+
+@pytest.mark.parametrize(
+    "text", ["9090", ":9090", "host", "host:", "host:65536", "::1:9090", "[::1]", "host:90 90", "http://host:90"]
+)
+def test_a_bad_address_to_listen_on_names_its_source(text: str) -> None:
+    """And says how to write one."""
+    with pytest.raises(
+        ConfigurationError, match=r"^--metrics-listen .* write host:port, as in 127.0.0.1:9090 or \[::1\]:9090$"
+    ):
+        read_metrics_listen(text, {})
+    with pytest.raises(ConfigurationError, match=r"^WEBHOOK_WORKER_METRICS_LISTEN "):
+        read_metrics_listen(None, {"WEBHOOK_WORKER_METRICS_LISTEN": text})
+
+
+@pytest.mark.parametrize("text", ["-1", "1001", "some"])
+def test_a_bad_number_of_endpoints_is_refused(text: str) -> None:
+    """The variable is named, and the bounds."""
+    with pytest.raises(ConfigurationError, match=r"^WEBHOOK_WORKER_METRICS_ENDPOINTS is .*; write a number from 0 to 1000"):
+        read_metrics_endpoints(None, {"WEBHOOK_WORKER_METRICS_ENDPOINTS": text})

@@ -8,7 +8,17 @@ import sys
 from collections.abc import Sequence
 
 from worker.core.backoff import parse_duration
-from worker.settings import ConfigurationError, ExitCode, GuardRails, Settings, read_retention, without_password
+from worker.settings import (
+    METRICS_ENDPOINTS_MAX,
+    ConfigurationError,
+    ExitCode,
+    GuardRails,
+    Settings,
+    read_metrics_endpoints,
+    read_metrics_listen,
+    read_retention,
+    without_password,
+)
 
 DEFAULT_CONCURRENCY = 64
 CONCURRENCY_MAX = 10_000
@@ -33,6 +43,8 @@ def main(argv: Sequence[str]) -> int:
             transports=arguments.transports,
         )
         retention = read_retention({name: getattr(arguments, f"retain_{name}") for name in RETAINED})
+        metrics_listen = read_metrics_listen(arguments.metrics_listen)
+        metrics_endpoints = read_metrics_endpoints(arguments.metrics_endpoints)
     except ConfigurationError as error:
         return _failed(error, ExitCode.CONFIGURATION)
 
@@ -47,7 +59,14 @@ def main(argv: Sequence[str]) -> int:
     limits = Limits.for_lanes(
         arguments.concurrency, arguments.drain_timeout, arguments.slow_share, calls_are_dear=sys.implementation.name == "pypy"
     )
-    options = ServeOptions(settings, limits, once=arguments.once, retention=retention)
+    options = ServeOptions(
+        settings,
+        limits,
+        once=arguments.once,
+        retention=retention,
+        metrics_listen=metrics_listen,
+        metrics_endpoints=metrics_endpoints,
+    )
     if sys.implementation.name == "cpython":
         # What a delivery makes dies by reference counts; what cycles there are can wait. A tenth of the CPU, and pauses.
         gc.freeze()
@@ -95,6 +114,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--allow-http", action=argparse.BooleanOptionalAction, help="let plain http:// be sent")
     parser.add_argument("--transports", metavar="FILE", help="how endpoints are reached that need more than public TLS (TOML)")
+    parser.add_argument(
+        "--metrics-listen", metavar="ADDRESS",
+        help="serve /metrics, /livez and /readyz there: 127.0.0.1:9090, [::1]:9090 (default: nowhere)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--metrics-endpoints",
+        type=_endpoints,
+        metavar="N",
+        help="give the N busiest endpoints metrics of their own (default 0)",
+    )
     for name, kept in RETAINED.items():
         parser.add_argument(
             f"--retain-{name.replace('_', '-')}", metavar="D", help=f"how long {kept} are kept (30d; 'never' drops none)"
@@ -105,6 +134,12 @@ def _parser() -> argparse.ArgumentParser:
 def _lanes(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= CONCURRENCY_MAX):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {CONCURRENCY_MAX}")
+    return int(text)
+
+
+def _endpoints(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= METRICS_ENDPOINTS_MAX):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {METRICS_ENDPOINTS_MAX}")
     return int(text)
 
 

@@ -60,6 +60,10 @@ class Delivery:
     payload: bytes | None
     parked: bool = False
     """Whether it had to wait for a lane that its endpoint may have."""
+    due_at: float | None = None
+    """When it became due, on the database's clock (Unix seconds); None where nobody asks."""
+    created_at: float | None = None
+    """When its event was enqueued, on the same clock."""
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """How much one worker process takes on, and what it did."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,10 @@ class Limits:
         return cls(concurrency, claimed_max, record_rows_gathered=gathered, drain_seconds=drain_seconds, slow_share=slow_share)
 
 
+DEFERRALS = ("draining", "late", "lease_expired", "no_lane", "out_of_files", "quiet", "withheld", "written_again", "not_sent")
+"""Why deliveries are given back unsent; docs/metrics.md says what each means."""
+
+
 @dataclass(slots=True)
 class Counts:
     """What this process did since it started."""
@@ -44,4 +49,10 @@ class Counts:
     delivered: int = 0
     retried: int = 0
     dead: int = 0
-    released: int = 0
+    deferred: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(DEFERRALS, 0)))
+    """Given back unsent, by reason: one of DEFERRALS."""
+
+    @property
+    def released(self) -> int:
+        """All that were given back unsent."""
+        return self.deferred.total()

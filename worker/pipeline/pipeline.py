@@ -19,6 +19,7 @@ from worker.pipeline.limits import Counts, Limits
 from worker.pipeline.ports import Claimed, NotSentError, OutOfFilesError, Sender, Store, StoreError
 from worker.pipeline.ready import ReadyQueue
 from worker.pipeline.recorder import Recorder
+from worker.pipeline.tally import Tally
 
 log = logging.getLogger("worker.pipeline")
 
@@ -53,6 +54,7 @@ class Pipeline:
         *,
         user_agent: str = "webhook-worker",
         once: bool = False,
+        tally: Tally | None = None,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -62,11 +64,12 @@ class Pipeline:
         self._store, self._sender, self._limits = store, sender, limits
         self._message_id_prefix, self._user_agent = message_id_prefix, user_agent
         self._once, self._clock, self._chance = once, clock, chance
-        self._database_clock = DatabaseClock()
+        self._tally = tally
+        self._database_clock = DatabaseClock() if tally is None else tally.clock
         self._ready = ReadyQueue(clock, limits)
         self._quiet_until: dict[int, float] = {}
         """Endpoints that asked for quiet while more of theirs was claimed, on the monotonic clock."""
-        self._recorder = Recorder(store, clock, limits.retry_store_seconds, limits.record_rows_gathered)
+        self._recorder = Recorder(store, clock, limits.retry_store_seconds, limits.record_rows_gathered, self._tally)
         self._leases = Leases(store, clock)
         self._hand = Hand(limits, clock)
         self._at_work = 0
@@ -78,7 +81,7 @@ class Pipeline:
         """Claim nothing more, give back what was not sent, finish what was; `run` then returns."""
         self.stopping = True
         for delivery in self._ready.close():
-            self._release(delivery)
+            self._release(delivery, "draining")
         self._stop_requested.set()
 
     @property
@@ -90,6 +93,21 @@ class Pipeline:
     def fenced(self) -> int:
         """Outcomes that came too late: somebody else had the delivery by then."""
         return self._recorder.fenced
+
+    @property
+    def lanes(self) -> int:
+        """Deliveries that it carries at once, at most."""
+        return self._limits.concurrency
+
+    @property
+    def at_work(self) -> int:
+        """Deliveries that lanes carry now."""
+        return self._at_work
+
+    @property
+    def unrecorded(self) -> int:
+        """Outcomes that the store has not confirmed yet."""
+        return len(self._recorder)
 
     @property
     def in_hand(self) -> int:
@@ -120,7 +138,7 @@ class Pipeline:
         failures, more = 0, False
         while not self.stopping:
             for delivery in self._ready.surplus():
-                self._release(delivery)
+                self._release(delivery, "no_lane")
             if more and not self._ready.waiting:
                 self._hand.starved()
             rows = self._room()
@@ -135,6 +153,8 @@ class Pipeline:
                 avoid = self._ready.avoid(self._hand.ahead)
                 claimed = await self._store.claim(rows, self._limits.claim_bytes_max, avoid, self._patience())
                 failures, self._claim_error = 0, None
+                if self._tally is not None:
+                    self._tally.claims.add(self._clock() - asked - claimed.waited_seconds)
                 nothing = not claimed.deliveries and not claimed.more
                 if self._once and nothing and not self.in_hand and not await self._store.has_due():
                     self.stop()
@@ -166,7 +186,7 @@ class Pipeline:
         self._ready.weigh(claimed.weights)
         for delivery in _by_turns(claimed.deliveries):
             if self.stopping or delivery.endpoint.withheld:
-                self._release(delivery)
+                self._release(delivery, "draining" if self.stopping else "withheld")
             else:
                 self._pace(delivery)
 
@@ -193,22 +213,22 @@ class Pipeline:
             await anyio.sleep(early)  # it was handed over early, to have its connection by now
         now = self._clock()
         if now >= delivery.claim.lease_expires:
-            raise NotSentError("the lease has expired")
+            raise NotSentError("the lease has expired", "lease_expired")
         if now < self._quiet_until.get(delivery.endpoint.id, now):
-            raise NotSentError("its endpoint has asked for quiet since it was claimed")
+            raise NotSentError("its endpoint has asked for quiet since it was claimed", "quiet")
         if delivery.send_at is not None and now > self._database_clock.latest(delivery.send_at) + LATE_SECONDS_MAX:
             if not (delivery.parked or again):  # else it is its endpoint that is behind, or the store
                 self._behind_until = now + BEHIND_SECONDS
-            raise NotSentError("its planned moment has passed")
+            raise NotSentError("its planned moment has passed", "late")
 
     async def _plan_again(self, delivery: Delivery) -> float:
         """Ask for another planned moment: a request that is written twice counts twice."""
         try:
             planned = await self._store.plan_again(delivery)
         except StoreError as error:
-            raise NotSentError(f"no other moment could be planned: {error}") from error
+            raise NotSentError(f"no other moment could be planned: {error}", "written_again") from error
         if planned is None:
-            raise NotSentError("its endpoint's rate allows no other moment soon")
+            raise NotSentError("its endpoint's rate allows no other moment soon", "written_again")
         return planned
 
     # -- send --------------------------------------------------------------------------------------------------------
@@ -242,7 +262,7 @@ class Pipeline:
         except NotSentError as error:
             if isinstance(error, OutOfFilesError):
                 self._pause_for_files(error)
-            self._release(delivery)
+            self._release(delivery, error.reason)
             return False
         except anyio.get_cancelled_exc_class():
             self._recorder.add(
@@ -289,9 +309,9 @@ class Pipeline:
             self.counts.dead += 1
         self._recorder.add(Outcome(delivery, decision, started, now - started, exchange))
 
-    def _release(self, delivery: Delivery) -> None:
+    def _release(self, delivery: Delivery, reason: str) -> None:
         """Give it back unsent: due at once, for anybody, and the attempt does not count."""
-        self.counts.released += 1
+        self.counts.deferred[reason] += 1
         self._recorder.add(Outcome(delivery, Decision("released", "released"), self._clock(), 0.0))
 
     def _pause_for_files(self, error: OutOfFilesError) -> None:

@@ -17,11 +17,18 @@ class StoreError(Exception):
 
 
 class NotSentError(Exception):
-    """Raised by `before_write`: not one byte of the request may be written."""
+    """Raised by `before_write`: not one byte of the request may be written. `reason` is one of a few words, to count by."""
+
+    def __init__(self, message: str = "", reason: str = "not_sent") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class OutOfFilesError(NotSentError):
     """Raised by a sender: this process may open no more files, so nothing was written. That is nobody else's fault."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "out_of_files")
 
 
 @dataclass(slots=True)

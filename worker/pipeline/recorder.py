@@ -8,6 +8,7 @@ import anyio
 
 from worker.core.model import Exchange, Outcome
 from worker.pipeline.ports import Store, StoreError
+from worker.pipeline.tally import Tally
 
 log = logging.getLogger("worker.recorder")
 
@@ -20,13 +21,19 @@ class Recorder:
     """Keeps every outcome until the store has confirmed it. Recording twice changes nothing, so it may always try again."""
 
     def __init__(
-        self, store: Store, clock: Callable[[], float], retry_seconds: Sequence[float], rows_gathered: int = 100
+        self,
+        store: Store,
+        clock: Callable[[], float],
+        retry_seconds: Sequence[float],
+        rows_gathered: int = 100,
+        tally: Tally | None = None,
     ) -> None:
         self.fenced = 0
         self.errors = 0
         self.error: Exception | None = None
         """Why the last record failed, or None since one succeeded."""
         self._store, self._clock, self._retry_seconds, self._enough = store, clock, retry_seconds, rows_gathered
+        self._tally = tally
         self._waiting: list[Outcome] = []
         self._recording: list[Outcome] = []
         self._added = anyio.Event()
@@ -62,6 +69,8 @@ class Recorder:
                 with anyio.move_on_after(GATHER_SECONDS):
                     await self._added.wait()
             self._recording, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
+            if self._tally is not None:
+                self._tally.add(self._recording)
             await self._record(self._recording)
             self._recording = []
             self._progress.set()
@@ -70,8 +79,9 @@ class Recorder:
     async def _record(self, batch: list[Outcome]) -> None:
         failures, bare = 0, False
         while True:
+            asked = self._clock()
             try:
-                changed = await self._store.record(batch, self._clock())
+                changed = await self._store.record(batch, asked)
             except Exception as error:  # no surprise of a store's may lose an outcome
                 self.errors += 1
                 self.error = error
@@ -89,6 +99,8 @@ class Recorder:
                 failures += 1
             else:
                 self.error = None
+                if self._tally is not None:
+                    self._tally.records.add(self._clock() - asked)
                 self.fenced += len(batch) - changed
                 for outcome in batch:
                     outcome.delivery.claim.open -= 1

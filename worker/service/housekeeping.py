@@ -1,6 +1,7 @@
 """The slow work that any worker does for all: taking back expired leases, reconciling, partitions."""
 
 import logging
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import anyio
@@ -18,6 +19,17 @@ TURNS_AFTER_OUTAGE = 5
 log = logging.getLogger("worker.housekeeping")
 
 
+@dataclass(slots=True)
+class HouseCounts:
+    """What one process's housekeeping found since it started."""
+
+    taken_back: int = 0
+    """Deliveries of expired leases."""
+    reconciled: int = 0
+    """Endpoints."""
+    failures: int = 0
+
+
 class House(Protocol):
     """What housekeeping needs of a store. Each may raise StoreError, and may then be called again."""
 
@@ -28,15 +40,18 @@ class House(Protocol):
         """Take one turn of housekeeping; return what was done."""
 
 
-async def keep_house(store: House, retention: Retention) -> None:
+async def keep_house(store: House, retention: Retention, counts: HouseCounts) -> None:
     """Look every second; which tasks are due, and for whom, the database decides. Says what needed doing."""
     turn = 0
     while True:
         try:
             if turn >= 0 and turn % REAP_EVERY_TURNS == 0 and (taken_back := await store.reap()):
+                counts.taken_back += taken_back
                 log.warning("took back %d deliveries from expired leases: a worker died or lost the database", taken_back)
             for _ in range(TASKS_MAX):
                 done = await store.maintain(retention)
+                counts.reconciled += done.get("reconciled", 0)
+                counts.failures += "failed" in done
                 _say(done)
                 if not done.get("more"):
                     break

@@ -17,9 +17,14 @@ from worker.http.resolver import Resolver
 from worker.http.transports import make_sender
 from worker.pipeline.limits import Limits
 from worker.pipeline.pipeline import Pipeline
+from worker.pipeline.tally import Tally
 from worker.service.compiling import settle_compiler
-from worker.service.housekeeping import keep_house
-from worker.settings import Settings
+from worker.service.health import Health
+from worker.service.housekeeping import HouseCounts, keep_house
+from worker.service.measured import Measured
+from worker.service.monitor import monitor
+from worker.service.sampler import Sampler
+from worker.settings import ListenAddress, Settings
 from worker.store.database import connect
 from worker.store.migrate import Schema, read_schema
 from worker.store.postgres import PostgresStore
@@ -37,6 +42,8 @@ class ServeOptions:
     limits: Limits
     once: bool = False
     retention: Retention = field(default_factory=Retention)
+    metrics_listen: ListenAddress | None = None
+    metrics_endpoints: int = 0
 
 
 async def serve(options: ServeOptions) -> bool:
@@ -50,6 +57,7 @@ async def serve(options: ServeOptions) -> bool:
     store = PostgresStore(settings.database_url, name, settings.key_ring)
     idle_max = _idle_connections_max(options.limits.concurrency)
     sender = make_sender(settings.transports, Resolver(settings.rules), allow_http=settings.allow_http, idle_max=idle_max)
+    tally = None if options.metrics_listen is None else Tally()
     pipeline = Pipeline(
         store,
         sender,
@@ -57,14 +65,22 @@ async def serve(options: ServeOptions) -> bool:
         schema.message_id_prefix,
         user_agent=f"webhook-worker/{__version__}",
         once=options.once,
+        tally=tally,
     )
+    sampler = Sampler(store, lambda: pipeline.counts.delivered)
+    house = HouseCounts()
     log.info("worker %s delivers with %d lanes", name, options.limits.concurrency)
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(_stop_on_signal, pipeline, group.cancel_scope)
-            group.start_soon(keep_house, store, options.retention)
+            group.start_soon(keep_house, store, options.retention, house)
             group.start_soon(_watch, pipeline)
             group.start_soon(settle_compiler, lambda: pipeline.counts.claimed)
+            if options.metrics_listen is not None and tally is not None:
+                health = Health(store, pipeline)
+                measured = Measured(pipeline, tally, house, sampler, health, options.metrics_endpoints)
+                group.start_soon(sampler.run)
+                group.start_soon(monitor, measured, options.metrics_listen)
             await pipeline.run()
             group.cancel_scope.cancel()
     finally:

@@ -16,6 +16,7 @@ from worker.core.signing import Ed25519Key, Signer, SigningKey
 from worker.pipeline.ports import NOBODY, Avoid, Claimed, StoreError
 from worker.store.codec import dumps, loads
 from worker.store.database import Database, connect
+from worker.store.migrate import Schema, read_schema
 from worker.store.sql import statements
 
 log = logging.getLogger("worker.store")
@@ -34,7 +35,7 @@ class PostgresStore:
     ) -> None:
         self._worker, self._key_ring = worker, key_ring or KeyRing()
         self._claims, self._records, self._leases, self._house, self._plans = (connect(dsn) for _ in range(5))
-        self._planning = anyio.Lock()
+        self._planning, self._keeping = anyio.Lock(), anyio.Lock()
         self._sql = statements()
         self._endpoints: dict[int, tuple[tuple[int, list[Any]], Endpoint]] = {}
 
@@ -58,9 +59,10 @@ class PostgresStore:
             Delivery(
                 claim, id_, of[endpoint_id], attempt, attempts_before,
                 None if send_after is None else now + send_after,
-                event_id, content_type, None if payload is None else payload.encode(),
+                event_id, content_type, None if payload is None else payload.encode(), False, now - due, now - created,
             )
-            for id_, endpoint_id, attempt, attempts_before, send_after, event_id, content_type, payload in rows
+            for (id_, endpoint_id, attempt, attempts_before, send_after, event_id, content_type, payload), (due, created)
+            in zip(rows, document["ages"], strict=True)
         ]  # fmt: skip
         return Claimed(now, claim, deliveries, document["more"], document["waited"], document["weights"])
 
@@ -88,20 +90,33 @@ class PostgresStore:
 
     async def reap(self) -> int:
         """Take back expired leases; return how many deliveries became due again or dead."""
-        return int(await self._house.value(self._sql["reap"]))
+        async with self._keeping:
+            return int(await self._house.value(self._sql["reap"]))
 
     async def maintain(self, retention: Retention) -> dict[str, Any]:
         """Take one turn of housekeeping; return what was done, with `task`, or nothing if no task was due."""
-        done: dict[str, Any] = loads(
-            await self._house.value(
-                self._sql["maintain"],
-                retention.idempotency_keys_seconds,
-                retention.events_seconds,
-                retention.deliveries_seconds,
-                retention.attempts_seconds,
+        async with self._keeping:
+            done: dict[str, Any] = loads(
+                await self._house.value(
+                    self._sql["maintain"],
+                    retention.idempotency_keys_seconds,
+                    retention.events_seconds,
+                    retention.deliveries_seconds,
+                    retention.attempts_seconds,
+                )
             )
-        )
         return done
+
+    async def sample_queue(self) -> dict[str, Any]:
+        """Say what the queue looks like: see `worker.service.sampler.Sample`. It waits for housekeeping, and never long."""
+        async with self._keeping:
+            sample: dict[str, Any] = loads(await self._house.value(self._sql["sample_queue"]))
+            return sample
+
+    async def read_schema(self) -> Schema:
+        """Ask the database again what it says of itself: see `worker.store.migrate.read_schema`."""
+        async with self._keeping:
+            return await read_schema(self._house)
 
     async def close(self) -> None:
         """Close the connections."""
