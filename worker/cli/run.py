@@ -7,18 +7,15 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from worker.core.backoff import parse_duration
+from worker.cli.limits import LimitSettings, lanes, seconds, share
 from worker.settings import ConfigurationError, ExitCode, GuardRails, Settings, read_retention, without_password
 
-DEFAULT_CONCURRENCY = 64
-CONCURRENCY_MAX = 10_000
 RETAINED = {
     "events": "events, except what an unfinished delivery needs,",
     "deliveries": "finished deliveries",
     "attempts": "attempts",
     "idempotency_keys": "idempotency keys",
 }
-DEFAULT_SLOW_SHARE = 0.5
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,6 +29,8 @@ def main(argv: Sequence[str]) -> int:
             guards=GuardRails(arguments.allow_network, arguments.deny_network, arguments.allow_port, arguments.allow_http),
             transports=arguments.transports,
         )
+        limit_settings = LimitSettings.of(arguments)
+        limits = limit_settings.read()
         retention = read_retention({name: getattr(arguments, f"retain_{name}") for name in RETAINED})
     except ConfigurationError as error:
         return _failed(error, ExitCode.CONFIGURATION)
@@ -39,15 +38,12 @@ def main(argv: Sequence[str]) -> int:
     import anyio
 
     from worker.http.transports import TransportsError
-    from worker.pipeline.limits import Limits
     from worker.service.serve import ServeOptions, serve
     from worker.store.database import DatabaseUnavailableError
     from worker.store.migrate import IncompatibleSchemaError
 
-    limits = Limits.for_lanes(
-        arguments.concurrency, arguments.drain_timeout, arguments.slow_share, calls_are_dear=sys.implementation.name == "pypy"
-    )
-    options = ServeOptions(settings, limits, once=arguments.once, retention=retention)
+    read_limits = limit_settings.read if limit_settings.file else None
+    options = ServeOptions(settings, limits, once=arguments.once, retention=retention, read_limits=read_limits)
     if sys.implementation.name == "cpython":
         # What a delivery makes dies by reference counts; what cycles there are can wait. A tenth of the CPU, and pauses.
         gc.freeze()
@@ -73,16 +69,15 @@ def _parser() -> argparse.ArgumentParser:
         description="Deliver webhooks until SIGTERM: then finish what is on the wire, give back the rest, and exit 0.",
     )
     parser.add_argument(
-        "--concurrency", type=_lanes, default=DEFAULT_CONCURRENCY, metavar="N", help="deliveries at once (default 64)"
+        "--limits", metavar="FILE", help="the next three, as TOML; read again on SIGHUP, as long as no flag says otherwise"
     )
+    parser.add_argument("--concurrency", type=lanes, metavar="N", help="deliveries at once (default 64)")
     parser.add_argument(
-        "--slow-share", type=_share, default=DEFAULT_SLOW_SHARE, metavar="S",
+        "--slow-share", type=share, metavar="S",
         help="how much of the lanes slow and unknown endpoints may hold together, above 0 up to 1 (default 0.5)",
     )  # fmt: skip
+    parser.add_argument("--drain-timeout", type=seconds, metavar="S", help="time to finish after SIGTERM (default 20s)")
     parser.add_argument("--once", action="store_true", help="end when nothing is due now; future retries stay")
-    parser.add_argument(
-        "--drain-timeout", type=_seconds, default=20.0, metavar="S", help="time to finish after SIGTERM (default 20s)"
-    )
     parser.add_argument("--database-url", metavar="URL", help="default: DATABASE_URL, then the credential database_url")
     parser.add_argument(
         "--allow-network", action="append", metavar="CIDR", help="let private addresses be dialled (repeatable)"
@@ -100,26 +95,3 @@ def _parser() -> argparse.ArgumentParser:
             f"--retain-{name.replace('_', '-')}", metavar="D", help=f"how long {kept} are kept (30d; 'never' drops none)"
         )
     return parser
-
-
-def _lanes(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= CONCURRENCY_MAX):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {CONCURRENCY_MAX}")
-    return int(text)
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not 0 < share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share of the lanes: write a number above 0, up to 1, such as 0.5")
-    return share
-
-
-def _seconds(text: str) -> float:
-    try:
-        return parse_duration(text if text[-1:].isalpha() else f"{text}s")
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error

@@ -6,6 +6,8 @@ import resource
 import secrets
 import signal
 import socket
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import anyio
@@ -18,7 +20,10 @@ from worker.http.transports import make_sender
 from worker.pipeline.limits import Limits
 from worker.pipeline.pipeline import Pipeline
 from worker.service.housekeeping import keep_house
-from worker.settings import Settings
+from worker.service.notify import ServiceManager
+from worker.service.sampler import Sampler
+from worker.service.status import feed_watchdog, tell_ready, tell_status
+from worker.settings import ConfigurationError, Settings
 from worker.store.database import connect
 from worker.store.migrate import Schema, read_schema
 from worker.store.postgres import PostgresStore
@@ -30,12 +35,16 @@ log = logging.getLogger("worker")
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """How a worker process runs. `once`: end when nothing is due now; future retries stay."""
+    """How a worker process runs. `once`: end when nothing is due now; future retries stay.
+
+    `read_limits` reads the limits again, on SIGHUP, and may raise ConfigurationError; without it, SIGHUP drains like SIGTERM.
+    """
 
     settings: Settings
     limits: Limits
     once: bool = False
     retention: Retention = field(default_factory=Retention)
+    read_limits: Callable[[], Limits] | None = None
 
 
 async def serve(options: ServeOptions) -> bool:
@@ -43,7 +52,7 @@ async def serve(options: ServeOptions) -> bool:
 
     Raises DatabaseUnavailableError, IncompatibleSchemaError or TransportsError if it cannot start.
     """
-    settings = options.settings
+    settings, manager = options.settings, ServiceManager()
     schema = await _schema(settings.database_url)
     name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
     store = PostgresStore(settings.database_url, name, settings.key_ring)
@@ -60,9 +69,15 @@ async def serve(options: ServeOptions) -> bool:
     log.info("worker %s delivers with %d lanes", name, options.limits.concurrency)
     try:
         async with anyio.create_task_group() as group:
-            group.start_soon(_stop_on_signal, pipeline, group.cancel_scope)
+            group.start_soon(_obey_signals, pipeline, options, manager, group.cancel_scope)
             group.start_soon(keep_house, store, options.retention)
             group.start_soon(_watch, pipeline)
+            if manager.listens:
+                sampler = Sampler(store, lambda: pipeline.counts.delivered)
+                group.start_soon(sampler.run)
+                group.start_soon(tell_ready, pipeline, manager)
+                group.start_soon(tell_status, pipeline, manager, lambda: sampler.latest)
+                group.start_soon(feed_watchdog, pipeline, manager)
             await pipeline.run()
             group.cancel_scope.cancel()
     finally:
@@ -95,16 +110,37 @@ async def _schema(dsn: str) -> Schema:
         await database.close()
 
 
-async def _stop_on_signal(pipeline: Pipeline, process: anyio.CancelScope) -> None:
-    """The first signal drains; the second leaves at once, and the leases tell others what was left."""
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            if pipeline.stopping:
+async def _obey_signals(pipeline: Pipeline, options: ServeOptions, manager: ServiceManager, process: anyio.CancelScope) -> None:
+    """The first drains; the second leaves at once, and the leases tell others what was left. SIGHUP reads the limits again."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            if number == signal.SIGHUP and options.read_limits is not None:
+                manager.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+                _reload(pipeline, options.read_limits)
+                if pipeline.claimed.is_set() and not pipeline.stopping:
+                    manager.tell("READY=1")
+            elif pipeline.stopping:
                 log.warning("second signal: leaving at once; expired leases will hand over what is in flight")
                 process.cancel()
                 return
-            log.info("draining: %d deliveries in hand", pipeline.in_hand)
-            pipeline.stop()
+            else:
+                log.info("draining: %d deliveries in hand", pipeline.in_hand)
+                manager.tell("STOPPING=1")
+                pipeline.stop()
+
+
+def _reload(pipeline: Pipeline, read_limits: Callable[[], Limits]) -> None:
+    """Let the limits hold that are in the file now. A file that cannot be used changes nothing."""
+    try:
+        limits = read_limits()
+    except ConfigurationError as error:
+        log.error("the limits stay as they were: %s", error)  # noqa: TRY400 - its text says it all
+        return
+    pipeline.resize(limits)
+    log.info(
+        "limits read again: %d lanes, slow share %g, %g s to drain",
+        limits.concurrency, limits.slow_share, limits.drain_seconds,
+    )  # fmt: skip
 
 
 async def _watch(pipeline: Pipeline) -> None:
