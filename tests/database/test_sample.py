@@ -58,7 +58,7 @@ async def test_deliveries_and_endpoints_by_state(database: Database) -> None:
     claimed = await claim(database, 4)
     outcomes = [[*row, "dead", "http_status", 500, 0, 0, None, None, None, None, None] for row in claimed[:1]]
     await database.value("select webhook.record('w', $1::text)", json.dumps(outcomes))
-    aside = "select max(p.id) from webhook.pending as p join webhook.endpoint_sched as s using (endpoint_id) where state = 'enabled'"
+    aside = "select max(id) from webhook.pending join webhook.endpoint_sched using (endpoint_id) where state = 'enabled'"
     await database.script([f"update webhook.pending set run_at = 'infinity' where id = ({aside})"])
 
     found = await sample(database)

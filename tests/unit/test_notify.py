@@ -79,9 +79,9 @@ def test_watchdog_seconds(usec: str, pid: int, seconds: float | None) -> None:
 
 def test_status_lines() -> None:
     """The line says in turn: not begun, how fast and how much is left, away since when, draining."""
-    pipeline = FakePipeline()
+    pipeline: Any = FakePipeline()
     samples: list[Sample | None] = [None]
-    status = Status(pipeline, lambda: samples[-1])  # type: ignore[arg-type]
+    status = Status(pipeline, lambda: samples[-1])
     assert "waiting for the database's first answer" == status.line(100.0, NOON)
     pipeline.claimed.set()
     assert "delivering 0/s" == status.line(101.0, NOON + 1)
@@ -104,8 +104,8 @@ def test_status_lines() -> None:
 
 def test_progress() -> None:
     """A loop that turns makes progress; one that waits for the store, too, but not for ever; one that stands still does not."""
-    pipeline = FakePipeline()
-    progress = Progress(pipeline)  # type: ignore[arg-type]
+    pipeline: Any = FakePipeline()
+    progress = Progress(pipeline)
     assert [True, False] == [progress.is_made(0.0), progress.is_made(1.0)]
     pipeline.turns += 1
     assert [True, False] == [progress.is_made(2.0), progress.is_made(3.0)]
@@ -130,7 +130,8 @@ class Told(ServiceManager):
 @virtual
 async def test_told_in_time() -> None:
     """READY comes with the first claim; STATUS when it changes; WATCHDOG four times as often as needed, while claims go on."""
-    pipeline, manager = FakePipeline(), Told(watchdog_seconds=2.0)
+    pipeline: Any = FakePipeline()
+    manager = Told(watchdog_seconds=2.0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(tell_ready, pipeline, manager)
         tasks.start_soon(tell_status, pipeline, manager, lambda: None)
@@ -149,6 +150,7 @@ async def test_told_in_time() -> None:
 
 async def test_no_watchdog() -> None:
     """Who is not watched feeds nobody."""
+    pipeline: Any = FakePipeline()
     manager = Told()
-    await feed_watchdog(FakePipeline(), manager)  # type: ignore[arg-type]
+    await feed_watchdog(pipeline, manager)
     assert [] == manager.told

@@ -20,7 +20,8 @@ RETAINED = {
 
 def main(argv: Sequence[str]) -> int:
     """Run a worker until SIGTERM, or with --once until nothing is due; return the exit status."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.OK))  # nothing is claimed yet: nothing to drain
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(ExitCode.OK))  # nothing is claimed yet: nothing to drain
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:

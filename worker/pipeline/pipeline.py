@@ -173,8 +173,11 @@ class Pipeline:
         return min(self._limits.claimed_max - self.in_hand, self._hand.size - self._at_work - self._ready.waiting)
 
     def _patience(self) -> float:
-        """How long a claim may wait in the store: with nothing in hand there is no reason to ask again and again."""
-        return 0.0 if self._once or self.in_hand else self._limits.idle_wait_seconds
+        """How long a claim may wait in the store: with nothing in hand there is no reason to ask again and again.
+
+        The first one does not wait: somebody may want to know that it came back.
+        """
+        return 0.0 if self._once or self.in_hand or not self.claimed.is_set() else self._limits.idle_wait_seconds
 
     def _accept(self, claimed: Claimed, asked: float) -> None:
         """Take what a claim brought; it read the database's clock and began its lease after monotonic time `asked`."""
