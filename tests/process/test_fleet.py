@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import signal
 import subprocess
 import time
 from collections import Counter, defaultdict
@@ -58,6 +59,18 @@ async def test_psql_is_a_producer(dsn: str, database: Database) -> None:
     assert f"msg_{prefix}_{event}" == arrival.headers["webhook-id"]
     for package in (Webhook, SvixWebhook):
         package(key).verify(arrival.body, arrival.headers)
+
+
+async def test_a_terminal_that_is_closed(dsn: str, database: Database) -> None:
+    """SIGHUP drains a worker that has no limits file to read again."""
+    async with Receiver().listening() as receiver:
+        await add_endpoint(database, receiver.url())
+        await database.value("select webhook.enqueue('t', '{}')")
+        with Worker(dsn) as worker:
+            await until(lambda: receiver.arrivals)
+            worker.process.send_signal(signal.SIGHUP)
+            status, said = await worker.wait()
+    assert (0, True) == (status, "draining: " in said)
 
 
 @pytest.mark.sql

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -30,6 +31,12 @@ def test_pypy_starts_again_with_a_larger_nursery(monkeypatch: pytest.MonkeyPatch
     assert dict(os.environ) | main.GC == os.environ
     main._make_room()
     assert 1 == len(executed)
+
+
+def test_the_unit_says_the_same() -> None:
+    """Under systemd the environment comes from a drop-in, so that nothing has to start again."""
+    drop_in = (Path(__file__).parents[2] / "deploy/systemd/pypy.conf").read_text()
+    assert "Environment=" + " ".join(f"{name}={value}" for name, value in main.GC.items()) in drop_in.splitlines()
 
 
 def test_whoever_sets_the_nursery_decides(monkeypatch: pytest.MonkeyPatch, executed: list[list[str]]) -> None:

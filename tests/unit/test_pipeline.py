@@ -655,3 +655,101 @@ async def test_unrecorded_outcomes_are_bounded() -> None:
         await until(lambda: subject.in_hand >= 20)
         await anyio.wait_all_tasks_blocked()
         assert (20, 8) == (subject.in_hand, len(store.batches))
+
+
+@dataclass
+class Busy:
+    """A store that always has more, each for an endpoint of its own, over receivers that take a moment to answer."""
+
+    store: FakeStore = field(default_factory=lambda: FakeStore([[one(number) for number in range(12)] for _ in range(80)]))
+    at_once: int = 0
+    most: int = 0
+
+    async def answer(self, _: Request) -> Exchange:
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
+        await anyio.sleep(0.1)
+        self.at_once -= 1
+        return Exchange(200)
+
+    async def most_within(self, seconds: float) -> int:
+        """So many were on the wire at once, at most, from now on."""
+        self.most = self.at_once
+        await anyio.sleep(seconds)
+        return self.most
+
+
+def one(number: int) -> Delivery:
+    """A delivery of an endpoint and a tenant of its own: neither has to leave a lane for others."""
+    return delivery(number, endpoint=replace(ENDPOINT, id=number, tenant=str(number)))
+
+
+@virtual
+async def test_resized() -> None:
+    """Lanes become fewer as they end what they carry, and more at once; every delivery is recorded."""
+    busy = Busy()
+    subject = pipeline(busy.store, FakeSender(busy.answer), concurrency=8, slow_share=1.0)
+    async with at_work(subject):
+        await anyio.sleep(1)
+        assert 8 == await busy.most_within(1)
+        subject.resize(replace(subject._limits, concurrency=2))
+        assert 8 == busy.at_once
+        await anyio.sleep(1)
+        assert 2 == await busy.most_within(1)
+        subject.resize(replace(subject._limits, concurrency=11))
+        await anyio.sleep(1)
+        assert 11 == await busy.most_within(1)
+        subject.resize(replace(subject._limits, concurrency=1))  # and again before the first of them has ended
+        subject.resize(replace(subject._limits, concurrency=5))
+        await anyio.sleep(1)
+        assert 5 == await busy.most_within(1)
+    assert (0, subject.counts.claimed) == (subject.in_hand, len(busy.store.recorded))
+
+
+@virtual
+async def test_idle_lanes_end() -> None:
+    """Lanes that wait for something to do end as well, and what comes then finds those that are left."""
+    store, busy = FakeStore([]), Busy()
+    subject = pipeline(store, FakeSender(busy.answer), concurrency=8, slow_share=1.0)
+    async with at_work(subject):
+        await anyio.sleep(1)
+        subject.resize(replace(subject._limits, concurrency=3))
+        await anyio.sleep(1)
+        assert 3 == len(subject._ready._idle_lanes)
+        store.batches += busy.store.batches[:2]
+        assert 3 == await busy.most_within(1)
+
+
+@virtual
+async def test_a_share_that_grows() -> None:
+    """What waits for the share of slow and unknown endpoints goes when that has become larger."""
+    store, busy = FakeStore([[one(number) for number in range(4)]]), Busy()
+
+    async def never(request: Request) -> Exchange:
+        busy.at_once += 1
+        await anyio.sleep(14)
+        return await busy.answer(request)
+
+    subject = pipeline(store, FakeSender(never), concurrency=4, slow_share=0.25)
+    async with at_work(subject):
+        await anyio.sleep(2)
+        assert 1 == busy.at_once
+        subject.resize(replace(subject._limits, slow_share=1.0))
+        store.batches.append([one(number) for number in range(10, 14)])
+        await until(lambda: busy.at_once > 1)
+
+
+@virtual
+async def test_the_drain_time_that_holds() -> None:
+    """The drain time is what was said last."""
+    store = FakeStore([[delivery(1)]])
+
+    async def hangs(_: Request) -> Exchange:
+        await anyio.sleep(10)
+        return Exchange(200)
+
+    subject = pipeline(store, FakeSender(hangs), drain_seconds=20.0)
+    async with at_work(subject):
+        await anyio.sleep(1)
+        subject.resize(replace(subject._limits, drain_seconds=2.0))
+    assert {1: ("retry", "interrupted")} == store.results

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from worker.core.backoff import parse_duration
+from worker.cli.limits import LimitSettings, lanes, seconds, share
 from worker.settings import (
     METRICS_ENDPOINTS_MAX,
     ConfigurationError,
@@ -20,20 +20,18 @@ from worker.settings import (
     without_password,
 )
 
-DEFAULT_CONCURRENCY = 64
-CONCURRENCY_MAX = 10_000
 RETAINED = {
     "events": "events, except what an unfinished delivery needs,",
     "deliveries": "finished deliveries",
     "attempts": "attempts",
     "idempotency_keys": "idempotency keys",
 }
-DEFAULT_SLOW_SHARE = 0.5
 
 
 def main(argv: Sequence[str]) -> int:
     """Run a worker until SIGTERM, or with --once until nothing is due; return the exit status."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.OK))  # nothing is claimed yet: nothing to drain
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(ExitCode.OK))  # nothing is claimed yet: nothing to drain
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
@@ -42,6 +40,8 @@ def main(argv: Sequence[str]) -> int:
             guards=GuardRails(arguments.allow_network, arguments.deny_network, arguments.allow_port, arguments.allow_http),
             transports=arguments.transports,
         )
+        limit_settings = LimitSettings.of(arguments)
+        limits = limit_settings.read()
         retention = read_retention({name: getattr(arguments, f"retain_{name}") for name in RETAINED})
         metrics_listen = read_metrics_listen(arguments.metrics_listen)
         metrics_endpoints = read_metrics_endpoints(arguments.metrics_endpoints)
@@ -51,14 +51,10 @@ def main(argv: Sequence[str]) -> int:
     import anyio
 
     from worker.http.transports import TransportsError
-    from worker.pipeline.limits import Limits
     from worker.service.serve import ServeOptions, serve
     from worker.store.database import DatabaseUnavailableError
     from worker.store.migrate import IncompatibleSchemaError
 
-    limits = Limits.for_lanes(
-        arguments.concurrency, arguments.drain_timeout, arguments.slow_share, calls_are_dear=sys.implementation.name == "pypy"
-    )
     options = ServeOptions(
         settings,
         limits,
@@ -66,6 +62,7 @@ def main(argv: Sequence[str]) -> int:
         retention=retention,
         metrics_listen=metrics_listen,
         metrics_endpoints=metrics_endpoints,
+        read_limits=limit_settings.read if limit_settings.file else None,
     )
     if sys.implementation.name == "cpython":
         # What a delivery makes dies by reference counts; what cycles there are can wait. A tenth of the CPU, and pauses.
@@ -92,16 +89,15 @@ def _parser() -> argparse.ArgumentParser:
         description="Deliver webhooks until SIGTERM: then finish what is on the wire, give back the rest, and exit 0.",
     )
     parser.add_argument(
-        "--concurrency", type=_lanes, default=DEFAULT_CONCURRENCY, metavar="N", help="deliveries at once (default 64)"
+        "--limits", metavar="FILE", help="the next three, as TOML; read again on SIGHUP, as long as no flag says otherwise"
     )
+    parser.add_argument("--concurrency", type=lanes, metavar="N", help="deliveries at once (default 64)")
     parser.add_argument(
-        "--slow-share", type=_share, default=DEFAULT_SLOW_SHARE, metavar="S",
+        "--slow-share", type=share, metavar="S",
         help="how much of the lanes slow and unknown endpoints may hold together, above 0 up to 1 (default 0.5)",
     )  # fmt: skip
+    parser.add_argument("--drain-timeout", type=seconds, metavar="S", help="time to finish after SIGTERM (default 20s)")
     parser.add_argument("--once", action="store_true", help="end when nothing is due now; future retries stay")
-    parser.add_argument(
-        "--drain-timeout", type=_seconds, default=20.0, metavar="S", help="time to finish after SIGTERM (default 20s)"
-    )
     parser.add_argument("--database-url", metavar="URL", help="default: DATABASE_URL, then the credential database_url")
     parser.add_argument(
         "--allow-network", action="append", metavar="CIDR", help="let private addresses be dialled (repeatable)"
@@ -131,30 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _lanes(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= CONCURRENCY_MAX):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {CONCURRENCY_MAX}")
-    return int(text)
-
-
 def _endpoints(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= METRICS_ENDPOINTS_MAX):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {METRICS_ENDPOINTS_MAX}")
     return int(text)
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not 0 < share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share of the lanes: write a number above 0, up to 1, such as 0.5")
-    return share
-
-
-def _seconds(text: str) -> float:
-    try:
-        return parse_duration(text if text[-1:].isalpha() else f"{text}s")
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error

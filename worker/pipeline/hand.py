@@ -16,7 +16,7 @@ class Hand:
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
-        self._limits, self._clock = limits, clock
+        self.limits, self._clock = limits, clock
         self._ended, self._since, self._per_second = 0, clock(), 0.0
         self._starved = False
 
@@ -35,9 +35,9 @@ class Hand:
         if now - self._since >= MEASURE_SECONDS:
             self._per_second = self._ended / (now - self._since) * (STARVED_TIMES if self._starved else 1)
             self._ended, self._since, self._starved = 0, now, False
-        return max(self._limits.ahead_min, int(self._per_second * self._limits.ahead_seconds))
+        return max(self.limits.ahead_min, int(self._per_second * self.limits.ahead_seconds))
 
     @property
     def size(self) -> int:
         """How many deliveries the worker should hold now, planned and parked ones apart."""
-        return min(self._limits.claimed_max, self._limits.concurrency + self.ahead)
+        return min(self.limits.claimed_max, self.limits.concurrency + self.ahead)

@@ -100,21 +100,27 @@ class Lanes:
     """The accounts of the endpoints. No timers: who holds a lane for too long is noticed when somebody asks."""
 
     def __init__(self, lanes: int, slow_share: float) -> None:
-        self.free = self._count = lanes
-        self.share = max(1, int(slow_share * lanes + 1e-9))
-        self.slow_max = max(1, self.share - max(1, self.share // KEPT_FROM_SLOW))
+        self.count = self.free = 0
+        self.resize(lanes, slow_share)
         self.lent = 0
         self.on_trial = 0
         self.slow: dict[int, Account] = {}
         self.notice_at = 0.0
         """Before this nothing can be overdue."""
-        self._kept = lanes // KEPT_FOR_FEW
-        self._credit = max(2, lanes // AHEAD_OF_ANSWERS)
         self._known: OrderedDict[int, Account] = OrderedDict()
         self._tenants: dict[str, Tenant] = {}
         self._weights: dict[str, float] = {}  # other than 1, now or once
         self._busy_weight = 0.0  # of the tenants that are busy
         self._out: dict[int, tuple[float, Account]] = {}  # by the delivery's identity, in the order of their starts
+
+    def resize(self, lanes: int, slow_share: float) -> None:
+        """Have so many lanes from now on. `free` is below zero while more than that are held: nobody gets one then."""
+        self.free += lanes - self.count
+        self.count = lanes
+        self.share = max(1, int(slow_share * lanes + 1e-9))
+        self.slow_max = max(1, self.share - max(1, self.share // KEPT_FROM_SLOW))
+        self._kept = lanes // KEPT_FOR_FEW
+        self._credit = max(2, lanes // AHEAD_OF_ANSWERS)
 
     def account(self, endpoint: int, tenant: str) -> Account:
         """Return an endpoint's account, opened if need be."""
@@ -161,10 +167,10 @@ class Lanes:
         if ground is LENT or ground is LENT_MORE:
             held = tenant.lent if ground is LENT else tenant.busy + tenant.lent
             return held < enough and tenant.lent < TIMES_FREE * (self.slow_max - self.lent) * weight
-        if not self.free:
+        if self.free <= 0:
             return False
         part = weight / (self._busy_weight + 1)  # of everything, if one more tenant came
-        lanes_part = part * (self._count - self.lent + self.on_trial)
+        lanes_part = part * (self.count - self.lent + self.on_trial)
         if tenant.busy_endpoints >= max(enough, lanes_part) or (free <= 0 and tenant.busy >= lanes_part):
             return False
         return ground is FIRST or (

@@ -56,7 +56,7 @@ class Parked:
 
     def __init__(self, lanes: Lanes, deliveries_max: int) -> None:
         self.count = 0
-        self._lanes, self._most = lanes, deliveries_max
+        self._lanes, self.most = lanes, deliveries_max
         self._of: dict[int, deque[Delivery]] = {}
         self._lines: dict[Ground, dict[Tenant, OrderedDict[int, Account]]] = {ground: {} for ground in Ground}
         self._numbers = itertools.count()
@@ -119,8 +119,8 @@ class Parked:
         """Take out what is to be given back: too much of it waits for endpoints that may get no lane soon."""
         surplus: list[Delivery] = []
         unproven = [account for endpoint in self._of if (account := self._lanes.known(endpoint)).standing is not PROVEN]
-        room = self._most - self.count + sum(len(self._of[account.endpoint]) for account in unproven)
-        slow_room = self._most // 2  # what hangs leaves some for what is unknown
+        room = self.most - self.count + sum(len(self._of[account.endpoint]) for account in unproven)
+        slow_room = self.most // 2  # what hangs leaves some for what is unknown
         for account in unproven:
             parked, slow = self._of[account.endpoint], account.standing is SLOW
             kept = min(SLOW_KEPT, slow_room) if slow else UNSEEN_KEPT if not account.lanes else len(parked)
@@ -139,7 +139,7 @@ class Parked:
     def avoid(self, now: float, enough: int) -> Avoid:
         """Return the endpoints of which `enough` waits here, and the tenants of which a quarter of what may wait does."""
         known = self._lanes
-        if self.count >= self._most:
+        if self.count >= self.most:
             enough = 1
         self._resting = {endpoint: until for endpoint, until in self._resting.items() if until > now}
         endpoints = dict.fromkeys(self._resting)
@@ -153,7 +153,7 @@ class Parked:
         for ground in (FIRST, TRIAL):  # even endpoints without a lane wait: more of them would, too
             for tenant, accounts in self._lines[ground].items():
                 tenants[tenant.name] = tenants.get(tenant.name, 0) + sum(len(self._of[endpoint]) for endpoint in accounts)
-        part = max(1, self._most // max(4, 2 * len(tenants)))
+        part = max(1, self.most // max(4, 2 * len(tenants)))
         return Avoid(
             tuple(itertools.islice(endpoints, AVOIDED_MAX)), tuple(name for name, waits in tenants.items() if waits >= part)
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 import anyio
+from anyio.abc import TaskGroup
 
 from worker.core.classify import decide
 from worker.core.clock import DatabaseClock
@@ -61,6 +62,12 @@ class Pipeline:
         self.counts = Counts()
         self._claim_error: StoreError | None = None
         self.stopping = False
+        self.turns = 0
+        """How often the loop that claims came round: it turns at least once a second, unless it asks the store."""
+        self.asks = False
+        """Whether a claim is with the store just now, which may take as long as the store lets it."""
+        self.claimed = anyio.Event()
+        """Set when the first claim has come back, with or without deliveries."""
         self._store, self._sender, self._limits = store, sender, limits
         self._message_id_prefix, self._user_agent = message_id_prefix, user_agent
         self._once, self._clock, self._chance = once, clock, chance
@@ -72,6 +79,7 @@ class Pipeline:
         self._recorder = Recorder(store, clock, limits.retry_store_seconds, limits.record_rows_gathered, self._tally)
         self._leases = Leases(store, clock)
         self._hand = Hand(limits, clock)
+        self._lanes_to_open = limits.concurrency
         self._at_work = 0
         self._behind_until = -math.inf
         self._said_at = -math.inf
@@ -83,6 +91,11 @@ class Pipeline:
         for delivery in self._ready.close():
             self._release(delivery, "draining")
         self._stop_requested.set()
+
+    def resize(self, limits: Limits) -> None:
+        """Take on more or less from now on. What is on the wire stays there; a lane that is too many ends when it is free."""
+        self._limits = self._hand.limits = limits
+        self._lanes_to_open += self._ready.resize(limits)
 
     @property
     def store_error(self) -> Exception | None:
@@ -123,9 +136,7 @@ class Pipeline:
                 work.start_soon(self._ready.release_planned)
                 work.start_soon(self._cut_short, work.cancel_scope)
                 async with anyio.create_task_group() as lanes:
-                    for _ in range(self._limits.concurrency):
-                        lanes.start_soon(self._lane)
-                    await self._claim()
+                    await self._claim(lanes)
                 work.cancel_scope.cancel()
             with anyio.move_on_after(self._limits.record_seconds_max):
                 await self._recorder.drained()
@@ -133,10 +144,14 @@ class Pipeline:
 
     # -- claim -------------------------------------------------------------------------------------------------------
 
-    async def _claim(self) -> None:
+    async def _claim(self, lanes: TaskGroup) -> None:
         """Keep the lanes supplied. Claims again at once while there is more, else after `poll_seconds`."""
         failures, more = 0, False
         while not self.stopping:
+            self.turns += 1
+            for _ in range(self._lanes_to_open):
+                lanes.start_soon(self._lane)
+            self._lanes_to_open = 0
             for delivery in self._ready.surplus():
                 self._release(delivery, "no_lane")
             if more and not self._ready.waiting:
@@ -151,19 +166,21 @@ class Pipeline:
                 continue
             try:
                 avoid = self._ready.avoid(self._hand.ahead)
+                self.asks = True
                 claimed = await self._store.claim(rows, self._limits.claim_bytes_max, avoid, self._patience())
                 failures, self._claim_error = 0, None
-                if self._tally is not None:
-                    self._tally.claims.add(self._clock() - asked - claimed.waited_seconds)
                 nothing = not claimed.deliveries and not claimed.more
                 if self._once and nothing and not self.in_hand and not await self._store.has_due():
                     self.stop()
+                self.claimed.set()
             except StoreError as error:
                 self._claim_error = error
                 delays = self._limits.retry_store_seconds
                 await self._wait(delays[min(failures, len(delays) - 1)])
                 failures += 1
                 continue
+            finally:
+                self.asks = False
             self._accept(claimed, asked + claimed.waited_seconds)
             more = claimed.more
             if not more:
@@ -174,12 +191,18 @@ class Pipeline:
         return min(self._limits.claimed_max - self.in_hand, self._hand.size - self._at_work - self._ready.waiting)
 
     def _patience(self) -> float:
-        """How long a claim may wait in the store: with nothing in hand there is no reason to ask again and again."""
-        return 0.0 if self._once or self.in_hand else self._limits.idle_wait_seconds
+        """How long a claim may wait in the store: with nothing in hand there is no reason to ask again and again.
+
+        The first one does not wait: somebody may want to know that it came back.
+        """
+        return 0.0 if self._once or self.in_hand or not self.claimed.is_set() else self._limits.idle_wait_seconds
 
     def _accept(self, claimed: Claimed, asked: float) -> None:
         """Take what a claim brought; it read the database's clock and began its lease after monotonic time `asked`."""
-        self._database_clock.observe(asked, claimed.database_now, self._clock())
+        answered = self._clock()
+        self._database_clock.observe(asked, claimed.database_now, answered)
+        if self._tally is not None:
+            self._tally.claims.add(answered - asked)
         if claimed.claim is not None:
             self._leases.add(claimed.claim, asked, len(claimed.deliveries))
             self.counts.claimed += len(claimed.deliveries)

@@ -24,6 +24,7 @@ class ReadyQueue:
     def __init__(self, clock: Callable[[], float], limits: Limits) -> None:
         self._clock = clock
         self._lanes = Lanes(limits.concurrency, limits.slow_share)
+        self._open = limits.concurrency  # lanes that come here; more than there should be until enough of them have ended
         self._parked = Parked(self._lanes, limits.claimed_max // 2)
         self._ready: deque[Delivery] = deque()
         self._due: deque[Delivery] = deque()  # planned, and their moment has come: they go first, for it passes
@@ -45,6 +46,18 @@ class ReadyQueue:
         """Take note of tenants' weights: what is a fair part of the lanes."""
         self._lanes.weigh(weights)
 
+    def resize(self, limits: Limits) -> int:
+        """Have so many lanes from now on; return how many more are to come for deliveries. What is too many ends in `get`."""
+        self._lanes.resize(limits.concurrency, limits.slow_share)
+        self._parked.most = limits.claimed_max // 2
+        more = max(0, limits.concurrency - self._open)
+        self._open += more
+        for _ in range(self._open - limits.concurrency):
+            self._wake_lane()
+        if self._parked.count:  # the share may have grown
+            self._wake_lane_for_parked()
+        return more
+
     def put(self, delivery: Delivery, send_at: float | None) -> None:
         """Add a delivery; `send_at` is on the monotonic clock, None for at once."""
         if send_at is None:
@@ -58,15 +71,17 @@ class ReadyQueue:
             self._planned_changed.set()
 
     async def get(self) -> Delivery | None:
-        """Return the next delivery that may go, waiting for one; None once the queue is closed. Call `done` when it is over."""
-        while True:
+        """Return the next delivery that may go, waiting for one. Call `done` when it is over.
+
+        None tells a lane to end: the queue is closed, or there are more lanes than there should be.
+        """
+        while not self._is_one_too_many():
             now = self._clock()
             if now >= self._lanes.notice_at:
                 self._notice(now)
             while self._due or self._ready or self._parked.count:
-                while self._ready and self._parked.count:  # what comes lines up with what waits
-                    delivery = self._ready.popleft()
-                    self._parked.park(self._account(delivery), delivery)
+                if self._parked.count:
+                    self._line_up()
                 if not self._due and self._parked.count and (account := self._parked.first()):
                     delivery = self._parked.unpark(account)
                 elif self._due or self._ready:
@@ -84,6 +99,20 @@ class ReadyQueue:
             if self._closed:
                 return None
             await self._wait_for_one()
+        return None
+
+    def _is_one_too_many(self) -> bool:
+        """Whether the lane that asks is to end."""
+        if self._open <= self._lanes.count:
+            return False
+        self._open -= 1
+        return True
+
+    def _line_up(self) -> None:
+        """Let what comes line up with what waits."""
+        while self._ready:
+            delivery = self._ready.popleft()
+            self._parked.park(self._account(delivery), delivery)
 
     def done(self, delivery: Delivery, *, attempted: bool = True) -> None:
         """Say that a lane is through with a delivery, and whether it was sent at all. It then comes for the next one."""

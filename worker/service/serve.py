@@ -6,6 +6,8 @@ import resource
 import secrets
 import signal
 import socket
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import anyio
@@ -23,8 +25,10 @@ from worker.service.health import Health
 from worker.service.housekeeping import HouseCounts, keep_house
 from worker.service.measured import Measured
 from worker.service.monitor import monitor
+from worker.service.notify import ServiceManager
 from worker.service.sampler import Sampler
-from worker.settings import ListenAddress, Settings
+from worker.service.status import feed_watchdog, tell_ready, tell_status
+from worker.settings import ConfigurationError, ListenAddress, Settings
 from worker.store.database import connect
 from worker.store.migrate import Schema, read_schema
 from worker.store.postgres import PostgresStore
@@ -36,7 +40,10 @@ log = logging.getLogger("worker")
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """How a worker process runs. `once`: end when nothing is due now; future retries stay."""
+    """How a worker process runs. `once`: end when nothing is due now; future retries stay.
+
+    `read_limits` reads the limits again, on SIGHUP, and may raise ConfigurationError; without it, SIGHUP drains like SIGTERM.
+    """
 
     settings: Settings
     limits: Limits
@@ -44,6 +51,7 @@ class ServeOptions:
     retention: Retention = field(default_factory=Retention)
     metrics_listen: ListenAddress | None = None
     metrics_endpoints: int = 0
+    read_limits: Callable[[], Limits] | None = None
 
 
 async def serve(options: ServeOptions) -> bool:
@@ -51,7 +59,7 @@ async def serve(options: ServeOptions) -> bool:
 
     Raises DatabaseUnavailableError, IncompatibleSchemaError or TransportsError if it cannot start.
     """
-    settings = options.settings
+    settings, manager = options.settings, ServiceManager()
     schema = await _schema(settings.database_url)
     name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
     store = PostgresStore(settings.database_url, name, settings.key_ring)
@@ -72,14 +80,19 @@ async def serve(options: ServeOptions) -> bool:
     log.info("worker %s delivers with %d lanes", name, options.limits.concurrency)
     try:
         async with anyio.create_task_group() as group:
-            group.start_soon(_stop_on_signal, pipeline, group.cancel_scope)
+            group.start_soon(_obey_signals, pipeline, options, manager, group.cancel_scope)
             group.start_soon(keep_house, store, options.retention, house)
             group.start_soon(_watch, pipeline)
             group.start_soon(settle_compiler, lambda: pipeline.counts.claimed)
+            if manager.listens or tally is not None:
+                group.start_soon(sampler.run)
+            if manager.listens:
+                group.start_soon(tell_ready, pipeline, manager)
+                group.start_soon(tell_status, pipeline, manager, lambda: sampler.latest)
+                group.start_soon(feed_watchdog, pipeline, manager)
             if options.metrics_listen is not None and tally is not None:
                 health = Health(store, pipeline)
                 measured = Measured(pipeline, tally, house, sampler, health, options.metrics_endpoints)
-                group.start_soon(sampler.run)
                 group.start_soon(monitor, measured, options.metrics_listen)
             await pipeline.run()
             group.cancel_scope.cancel()
@@ -113,16 +126,37 @@ async def _schema(dsn: str) -> Schema:
         await database.close()
 
 
-async def _stop_on_signal(pipeline: Pipeline, process: anyio.CancelScope) -> None:
-    """The first signal drains; the second leaves at once, and the leases tell others what was left."""
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            if pipeline.stopping:
+async def _obey_signals(pipeline: Pipeline, options: ServeOptions, manager: ServiceManager, process: anyio.CancelScope) -> None:
+    """The first drains; the second leaves at once, and the leases tell others what was left. SIGHUP reads the limits again."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            if number == signal.SIGHUP and options.read_limits is not None:
+                manager.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+                _reload(pipeline, options.read_limits)
+                if pipeline.claimed.is_set() and not pipeline.stopping:
+                    manager.tell("READY=1")
+            elif pipeline.stopping:
                 log.warning("second signal: leaving at once; expired leases will hand over what is in flight")
                 process.cancel()
                 return
-            log.info("draining: %d deliveries in hand", pipeline.in_hand)
-            pipeline.stop()
+            else:
+                log.info("draining: %d deliveries in hand", pipeline.in_hand)
+                manager.tell("STOPPING=1")
+                pipeline.stop()
+
+
+def _reload(pipeline: Pipeline, read_limits: Callable[[], Limits]) -> None:
+    """Let the limits hold that are in the file now. A file that cannot be used changes nothing."""
+    try:
+        limits = read_limits()
+    except ConfigurationError as error:
+        log.error("the limits stay as they were: %s", error)  # noqa: TRY400 - its text says it all
+        return
+    pipeline.resize(limits)
+    log.info(
+        "limits read again: %d lanes, slow share %g, %g s to drain",
+        limits.concurrency, limits.slow_share, limits.drain_seconds,
+    )  # fmt: skip
 
 
 async def _watch(pipeline: Pipeline) -> None:

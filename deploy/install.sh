@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Puts workers in place under systemd (252 or newer), as root; again at any time, to upgrade them or to add instances.
+#   deploy/install.sh [--units-only] [INSTANCE …]     default: instance 1. Names like pypy-1 run on PyPy
+#   deploy/install.sh --uninstall                     settings and credentials stay
+# What goes where: environments into /opt/webhook-worker/{cpython,pypy}, units into /etc/systemd/system, settings into
+# /etc/webhook-worker, credentials into /etc/credstore, the command into /usr/local/bin. It starts nothing.
+# PYTHON names a CPython 3.11 or newer that every user may run (default /usr/bin/python3), PYPY a PyPy 3.11.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+units=/etc/systemd/system opt=/opt/webhook-worker settings=/etc/webhook-worker
+fail() { echo "install.sh: $*" >&2; exit 1; }
+reload() { [ ! -d /run/systemd/system ] || systemctl daemon-reload; }
+
+with_python=yes instances=()
+for argument; do
+    case $argument in
+        --uninstall)
+            [ ! -d /run/systemd/system ] || systemctl stop webhook-worker.target 'webhook-worker@*.service'
+            rm -rf "$units"/webhook-worker@* "$units"/webhook-worker.target* "$units"/multi-user.target.wants/webhook-worker.target
+            rm -rf "$opt" /usr/local/bin/webhook-worker
+            reload
+            echo "uninstalled; $settings and /etc/credstore/webhook-worker.* are still there"
+            exit ;;
+        --units-only) with_python=no ;;
+        -*) fail "unknown option $argument: see the first lines of this file" ;;
+        *[!a-zA-Z0-9-]*) fail "$argument is no name for an instance: letters, digits and dashes" ;;
+        *) instances+=("$argument") ;;
+    esac
+done
+[ ${#instances[@]} -gt 0 ] || instances=(1)
+[ "$(id -u)" = 0 ] || fail "needs root"
+umask 022
+
+fill() {  # installs this project into an environment, with what it was tested with
+    local pip=("$opt/cpython/bin/python" -m pip --python "$1/bin/python" --disable-pip-version-check --quiet)
+    "${pip[@]}" install --require-hashes --requirement "$here/requirements.lock"
+    "${pip[@]}" install --no-deps --force-reinstall "$here/.."
+}
+
+make_cpython() {
+    local python=${PYTHON:-/usr/bin/python3}
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$python is older than 3.11: name another, PYTHON=…"
+    "$python" -m venv "$opt/cpython" || fail "$python makes no environment (Debian: apt install python3-venv)"
+    fill "$opt/cpython"
+}
+
+make_pypy() {
+    local pypy=${PYPY:-$(command -v pypy3.11 || echo "$opt/pypy-runtime/usr/bin/pypy3.11")}
+    ldconfig -p | grep -q 'libpq\.so\.5' || fail "PyPy's driver needs libpq (Debian: apt install libpq5)"
+    command -v gcc >/dev/null || fail "some packages are compiled for PyPy (Debian: apt install gcc libc6-dev)"
+    if [ ! -x "$pypy" ]; then
+        grep -qs '^VERSION_CODENAME=bookworm' /etc/os-release || fail "no PyPy 3.11: install one, and name it, PYPY=…"
+        "$here/pypy-on-debian12.sh" "$opt/pypy-runtime"
+    fi
+    "$pypy" -m venv --without-pip "$opt/pypy"
+    fill "$opt/pypy"
+}
+
+if [ $with_python = yes ]; then
+    mkdir -p "$opt"
+    make_cpython
+    case " ${instances[*]} " in *' pypy-'*) make_pypy ;; esac
+    ln -sfn "$opt/cpython/bin/webhook-worker" /usr/local/bin/webhook-worker
+fi
+
+install -m 644 "$here/systemd/webhook-worker@.service" "$here/systemd/webhook-worker.target" "$units"
+install -d "$settings"
+install -d -m 700 /etc/credstore
+for example in limits.toml environment; do
+    [ -e "$settings/$example" ] || install -m 644 "$here/systemd/$example" "$settings"
+done
+for instance in "${instances[@]}"; do
+    case $instance in pypy-*) install -D -m 644 "$here/systemd/pypy.conf" "$units/webhook-worker@$instance.service.d/pypy.conf" ;; esac
+done
+reload
+systemctl enable --quiet webhook-worker.target "${instances[@]/#/webhook-worker@}"
+
+if [ ! -e /etc/credstore/webhook-worker.database_url ]; then
+    echo "next: the database's URL, like postgresql://user:password@host:5432/name, into /etc/credstore/webhook-worker.database_url,"
+    echo "      with mode 600, and webhook-worker migrate up"
+fi
+echo "then: systemctl start webhook-worker.target; of running instances: systemctl restart, one after the other"
