@@ -9,6 +9,7 @@ declare
         'create_endpoint', 'next_endpoint_id', 'create_endpoint_with_keys', 'set_endpoint', 'pause_endpoint', 'resume_endpoint',
         'disable_endpoint', 'enable_endpoint', 'rotate_key', 'keys_to_seal', 'reseal_keys', 'set_tenant',
         'retry_delivery', 'begin_purge', 'purge_fan_out', 'purge_events', 'purge_endpoint', 'purge_answers',
+        'report_worker', 'forget_worker', 'drain_workers',
         'count_backlog'];
     f record;
 begin

@@ -80,6 +80,24 @@ select webhook.disable_endpoint($1::bigint, $2::text, $3::text)
 -- Enables an endpoint, whatever state it was in: id, actor, reason.
 select webhook.enable_endpoint($1::bigint, $2::text, $3::text)
 
+-- name: workers
+-- Worker processes, or one of them: name. Silent: it has not been heard of for half a minute.
+select w.name, case
+           when w.seen_at < clock_timestamp() - interval '30 s' then 'silent'
+           when w.draining then 'draining'
+           when w.drain_asked_at is not null then 'asked_to_drain'
+           else 'running'
+       end as state,
+       w.host, w.pid, w.runtime, w.version, w.lanes, w.in_hand, w.attempted, w.delivered, w.attempted_per_second,
+       w.delivered_per_second, w.started_at, w.seen_at, w.drain_asked_at
+from webhook.worker as w
+where $1::text is null or w.name = $1
+order by w.started_at, w.name
+
+-- name: workers_drain
+-- Asks workers to drain: name or null for all, actor, reason. Those that were asked now.
+select d.name from webhook.drain_workers($1::text, $2::text, $3::text) as d (name)
+
 -- name: tenants
 -- One tenant, or all of them (null), by name.
 select t.tenant, t.weight, t.backlog_max, t.backlog, t.backlog_at

@@ -172,11 +172,11 @@ SEQUENCES = f"""
 OPERATORS = """
     enqueue create_endpoint next_endpoint_id create_endpoint_with_keys set_endpoint pause_endpoint resume_endpoint
     disable_endpoint enable_endpoint rotate_key keys_to_seal reseal_keys set_tenant retry_delivery
-    begin_purge purge_fan_out purge_events purge_endpoint purge_answers
+    drain_workers begin_purge purge_fan_out purge_events purge_endpoint purge_answers
 """
 ALLOWED = {
     "webhook_producer": ("enqueue enqueue_many", ""),
-    "webhook_worker": ("claim record extend plan_again withhold_endpoint has_due reap maintain", "meta"),
+    "webhook_worker": ("claim record extend plan_again withhold_endpoint has_due reap maintain report_worker forget_worker", "meta"),
     "webhook_operator": (OPERATORS, "all but endpoint_key"),
     "webhook_reader": ("", "attempts deliveries endpoint_keys events"),
 }

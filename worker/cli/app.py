@@ -18,12 +18,13 @@ from worker.cli import (
     stats,
     tenants,
     version,
+    workers,
 )
 from worker.cli.help import Commands, Group
 from worker.cli.session import guarded
 
 BY_USE = (
-    "migrate", "endpoints", "tenants", "enqueue", "run", "deliveries", "attempts", "stats", "check", "audit", "keys", "events",
+    "migrate", "endpoints", "tenants", "enqueue", "run", "deliveries", "attempts", "workers", "stats", "check", "audit", "keys", "events",
     "demo", "version",
 )  # fmt: skip
 
@@ -53,6 +54,7 @@ app.add_typer(tenants.app, name="tenants")
 app.command("enqueue")(enqueue.enqueue)
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(attempts.app, name="attempts")
+app.add_typer(workers.app, name="workers")
 app.command("stats")(stats.stats)
 app.command("check")(check.check)
 app.add_typer(audit.app, name="audit")

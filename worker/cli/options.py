@@ -61,6 +61,7 @@ OutputFormat = Annotated[
     Format, typer.Option("--format", parser=one_of(Format), metavar="table|json|jsonl", help="How data is printed to stdout.")
 ]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit log.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 Limit = Annotated[
     int, typer.Option("--limit", parser=whole_number(ROWS_MAX), metavar="N", help="At most so many, up to 10000.")
 ]

@@ -6,6 +6,7 @@ import resource
 import secrets
 import signal
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import anyio
@@ -17,7 +18,9 @@ from worker.http.resolver import Resolver
 from worker.http.transports import make_sender
 from worker.pipeline.limits import Limits
 from worker.pipeline.pipeline import Pipeline
+from worker.pipeline.ports import StoreError
 from worker.service.housekeeping import keep_house
+from worker.service.presence import be_present
 from worker.settings import Settings
 from worker.store.database import connect
 from worker.store.migrate import Schema, read_schema
@@ -63,10 +66,13 @@ async def serve(options: ServeOptions) -> bool:
             group.start_soon(_stop_on_signal, pipeline, group.cancel_scope)
             group.start_soon(keep_house, store, options.retention)
             group.start_soon(_watch, pipeline)
+            group.start_soon(be_present, store, pipeline, options.limits.concurrency)
             await pipeline.run()
             group.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(2):
+            with anyio.move_on_after(1), suppress(StoreError):  # else it is listed as silent for a while
+                await store.forget_me()
             await store.close()
             await sender.aclose()
     counts = pipeline.counts

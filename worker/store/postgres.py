@@ -34,7 +34,7 @@ class PostgresStore:
     ) -> None:
         self._worker, self._key_ring = worker, key_ring or KeyRing()
         self._claims, self._records, self._leases, self._house, self._plans = (connect(dsn) for _ in range(5))
-        self._planning = anyio.Lock()
+        self._planning, self._keeping = anyio.Lock(), anyio.Lock()
         self._sql = statements()
         self._endpoints: dict[int, tuple[tuple[int, list[Any]], Endpoint]] = {}
 
@@ -88,20 +88,32 @@ class PostgresStore:
 
     async def reap(self) -> int:
         """Take back expired leases; return how many deliveries became due again or dead."""
-        return int(await self._house.value(self._sql["reap"]))
+        async with self._keeping:
+            return int(await self._house.value(self._sql["reap"]))
 
     async def maintain(self, retention: Retention) -> dict[str, Any]:
         """Take one turn of housekeeping; return what was done, with `task`, or nothing if no task was due."""
-        done: dict[str, Any] = loads(
-            await self._house.value(
-                self._sql["maintain"],
-                retention.idempotency_keys_seconds,
-                retention.events_seconds,
-                retention.deliveries_seconds,
-                retention.attempts_seconds,
+        async with self._keeping:
+            done: dict[str, Any] = loads(
+                await self._house.value(
+                    self._sql["maintain"],
+                    retention.idempotency_keys_seconds,
+                    retention.events_seconds,
+                    retention.deliveries_seconds,
+                    retention.attempts_seconds,
+                )
             )
-        )
         return done
+
+    async def report(self, report: dict[str, Any]) -> bool:
+        """Write down what this worker says of itself; return whether an operator has asked it to drain."""
+        async with self._keeping:
+            return bool(await self._house.value(self._sql["report_worker"], self._worker, dumps(report)))
+
+    async def forget_me(self) -> None:
+        """Say that this worker ends, so that it is listed no more."""
+        async with self._keeping:
+            await self._house.value(self._sql["forget_worker"], self._worker)
 
     async def close(self) -> None:
         """Close the connections."""
