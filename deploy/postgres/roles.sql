@@ -63,8 +63,9 @@ declare
             "report_worker", "forget_worker"],
         "webhook_operator": [
             "enqueue", "create_endpoint", "next_endpoint_id", "create_endpoint_with_keys", "set_endpoint", "pause_endpoint",
-            "resume_endpoint", "disable_endpoint", "enable_endpoint", "rotate_key", "keys_to_seal", "reseal_keys",
-            "drain_workers", "set_tenant", "retry_delivery", "begin_purge", "purge_fan_out", "purge_events", "purge_endpoint", "purge_answers"]
+            "resume_endpoint", "disable_endpoint", "enable_endpoint", "rotate_key", "begin_endpoint_test", "keys_to_seal", "reseal_keys",
+            "drain_workers", "tail_attempts", "look_at_backlog", "look_at_endpoints",
+            "set_tenant", "retry_delivery", "begin_purge", "purge_fan_out", "purge_events", "purge_endpoint", "purge_answers"]
     }';
     allowed record;
 begin

@@ -7,9 +7,9 @@ declare
         'enqueue', 'enqueue_many',
         'claim', 'record', 'extend', 'plan_again', 'withhold_endpoint', 'has_due', 'reap', 'maintain',
         'create_endpoint', 'next_endpoint_id', 'create_endpoint_with_keys', 'set_endpoint', 'pause_endpoint', 'resume_endpoint',
-        'disable_endpoint', 'enable_endpoint', 'rotate_key', 'keys_to_seal', 'reseal_keys', 'set_tenant',
+        'disable_endpoint', 'enable_endpoint', 'rotate_key', 'begin_endpoint_test', 'keys_to_seal', 'reseal_keys', 'set_tenant',
         'retry_delivery', 'begin_purge', 'purge_fan_out', 'purge_events', 'purge_endpoint', 'purge_answers',
-        'report_worker', 'forget_worker', 'drain_workers',
+        'report_worker', 'forget_worker', 'drain_workers', 'tail_attempts', 'look_at_backlog', 'look_at_endpoints',
         'count_backlog'];
     f record;
 begin

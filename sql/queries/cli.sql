@@ -25,6 +25,10 @@ from webhook.endpoint_keys as k
 where k.endpoint_id = $1::bigint and coalesce(k.expires_at, 'infinity') > now()
 order by k.id desc
 
+-- name: endpoint_test
+-- Begins a test of an endpoint: id, actor, reason. See functions/430_endpoint_test.sql.
+select webhook.begin_endpoint_test($1::bigint, $2::text, $3::text)::text
+
 -- name: keys_page
 -- Keys that are not sealed with this one: name, after id, rows.
 select k.id, k.endpoint_id, k.scheme, k.secret, k.sealed_with from webhook.keys_to_seal($1::text, $2::bigint, $3::int) as k
@@ -214,6 +218,10 @@ where ($1::bigint is null or a.delivery_id = $1)
 order by a.delivery_id desc, a.attempt desc
 limit $7::int
 
+-- name: attempts_tail
+-- Attempts that were recorded since the call before: cursor, endpoint, tenant, outcome, only failed, rows. See functions/560_tail.sql.
+select webhook.tail_attempts($1::text, $2::bigint, $3::text, $4::text, $5::boolean, $6::int)
+
 -- name: stats
 -- What an operator looks at first, without counting a big table: each number is exact up to a bound of rows ($1), and
 -- beyond it the planner's estimate, or "at least". `oldest` looks at up to $2 endpoints, those longest due first, and
@@ -283,6 +291,34 @@ from (
     from pg_replication_slots as s where s.xmin is not null
 ) as h
 order by h.age_transactions desc, h.since limit 1
+
+-- name: top_queue
+-- The backlog and the worst endpoints: endpoints looked at, deliveries of each counted, endpoints shown, others to show (ids with commas).
+select b.backlog, b.is_estimate as backlog_is_estimate,
+       webhook.look_at_endpoints($1::int, $2::int, $3::int, string_to_array($4::text, ',')::bigint[])::text as queue
+from webhook.look_at_backlog() as b
+
+-- name: top_counters
+-- What Postgres counts by itself: events enqueued so far, connections and their limit, dead rows of the hot tables.
+select (select coalesce(sum(t.n_tup_ins), 0)::bigint from pg_stat_user_tables as t
+        where t.schemaname = 'webhook' and t.relname like 'event\_%' and t.relname <> 'event_kept') as enqueued,
+       (select count(*)::int from pg_stat_activity as a where a.datname = current_database()) as connections,
+       current_setting('max_connections')::int as connections_max,
+       (select coalesce(sum(t.n_dead_tup), 0)::bigint from pg_stat_user_tables as t
+        where t.schemaname = 'webhook' and t.relname ~ '^(pending|inflight|claim_batch|endpoint_sched|wake_.)$') as dead_rows,
+       extract(epoch from clock_timestamp())::float8 as now
+
+-- name: top_endpoints
+-- One look at every endpoint: how many in which state and circuit, and the ids of those that fail most. Reads the whole table: seldom.
+with now as materialized (
+    select s.endpoint_id, s.state, s.circuit, s.failures, s.failing_since from webhook.endpoint_sched as s
+)
+select count(*) filter (where n.state = 'enabled') as enabled, count(*) filter (where n.state = 'paused') as paused,
+       count(*) filter (where n.state = 'disabled') as disabled, count(*) filter (where n.failing_since is not null) as failing,
+       count(*) filter (where n.circuit = 'open') as circuits_open, count(*) filter (where n.circuit = 'half_open') as circuits_half_open,
+       array(select f.endpoint_id from now as f where f.failing_since is not null
+             order by f.failures desc, f.endpoint_id limit $1::int) as worst
+from now as n
 
 -- name: check_partitions
 -- How many weeks in a row, this one first, have a partition of each table that grows with time.

@@ -171,8 +171,8 @@ SEQUENCES = f"""
 """
 OPERATORS = """
     enqueue create_endpoint next_endpoint_id create_endpoint_with_keys set_endpoint pause_endpoint resume_endpoint
-    disable_endpoint enable_endpoint rotate_key keys_to_seal reseal_keys set_tenant retry_delivery
-    drain_workers begin_purge purge_fan_out purge_events purge_endpoint purge_answers
+    disable_endpoint enable_endpoint rotate_key begin_endpoint_test keys_to_seal reseal_keys set_tenant retry_delivery
+    drain_workers tail_attempts look_at_backlog look_at_endpoints begin_purge purge_fan_out purge_events purge_endpoint purge_answers
 """
 ALLOWED = {
     "webhook_producer": ("enqueue enqueue_many", ""),

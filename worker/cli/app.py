@@ -4,9 +4,11 @@ import sys
 
 from worker.cli import (
     attempts,
+    attempts_tail,
     audit,
     check,
     deliveries,
+    endpoint_test,
     endpoints,
     endpoints_import,
     enqueue,
@@ -49,10 +51,12 @@ app.add_typer(migrate.app, name="migrate")
 forward.register_run(app)
 endpoints.app.command("import")(endpoints_import.import_file)
 endpoints.app.command()(explain.explain)
+endpoints.app.command("test")(endpoint_test.test)
 app.add_typer(endpoints.app, name="endpoints")
 app.add_typer(tenants.app, name="tenants")
 app.command("enqueue")(enqueue.enqueue)
 app.add_typer(deliveries.app, name="deliveries")
+attempts.app.command("tail")(attempts_tail.tail)
 app.add_typer(attempts.app, name="attempts")
 app.add_typer(workers.app, name="workers")
 app.command("stats")(stats.stats)

@@ -2,7 +2,7 @@
 
 import base64
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -127,7 +127,7 @@ class PostgresStore:
             return known[1]
         if len(self._endpoints) >= ENDPOINTS_CACHED_MAX:
             self._endpoints.clear()
-        endpoint = _endpoint(id_, settings, self._key_ring)
+        endpoint = read_endpoint(id_, settings, self._key_ring)
         if not endpoint.withheld:
             self._endpoints[id_] = (settings["version"], settings["keys"]), endpoint
         return endpoint
@@ -143,7 +143,8 @@ class PostgresStore:
             await anyio.sleep(WITHHOLD_FAILED_SECONDS)
 
 
-def _endpoint(id_: int, settings: dict[str, Any], key_ring: KeyRing) -> Endpoint:
+def read_endpoint(id_: int, settings: Mapping[str, Any], key_ring: KeyRing) -> Endpoint:
+    """Read an endpoint as a claim tells of it; what is wrong with it is in `problem`."""
     headers = {name: str(value) for name, value in settings["headers"].items()}
     problem: str | None = None
     keys: tuple[Signer, ...] = ()
