@@ -19,6 +19,7 @@ from worker.cli import (
     migrate,
     stats,
     tenants,
+    top,
     version,
     workers,
 )
@@ -26,7 +27,7 @@ from worker.cli.help import Commands, Group
 from worker.cli.session import guarded
 
 BY_USE = (
-    "migrate", "endpoints", "tenants", "enqueue", "run", "deliveries", "attempts", "workers", "stats", "check", "audit", "keys", "events",
+    "migrate", "endpoints", "tenants", "enqueue", "run", "deliveries", "attempts", "workers", "stats", "top", "check", "audit", "keys", "events",
     "demo", "version",
 )  # fmt: skip
 
@@ -60,6 +61,7 @@ attempts.app.command("tail")(attempts_tail.tail)
 app.add_typer(attempts.app, name="attempts")
 app.add_typer(workers.app, name="workers")
 app.command("stats")(stats.stats)
+app.command("top")(top.top)
 app.command("check")(check.check)
 app.add_typer(audit.app, name="audit")
 app.add_typer(events.app, name="events")
