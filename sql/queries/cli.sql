@@ -64,6 +64,10 @@ where ($1::bigint is null or e.id = $1)
 order by e.id desc
 limit $5::int
 
+-- name: endpoint_waiting
+-- How many deliveries of an endpoint wait: id, up to so many.
+select count(*) as waiting from (select from webhook.pending as p where p.endpoint_id = $1::bigint limit $2::int) as bounded
+
 -- name: endpoint_set
 -- Changes one endpoint: id, changes as JSON, actor, reason.
 select webhook.set_endpoint($1::bigint, $2::text::jsonb, $3::text, $4::text)
@@ -119,6 +123,17 @@ select webhook.enqueue(
     $1::text, $2::text, $3::text, $4::text,
     coalesce($5::timestamptz, now()) + make_interval(secs => $6::float8)
 )
+
+-- name: purge_look
+-- What a purge would meet, counted up to $3: tenant or null, event or null.
+select (select count(*) from (
+            select from webhook.events as e where ($1::text is null or e.tenant = $1) and ($2::bigint is null or e.id = $2) limit $3::int
+        ) as bounded) as events,
+       (select count(*) from (
+            select from webhook.pending as p
+            where ($1::text is null or exists (select from webhook.endpoint as e where e.id = p.endpoint_id and e.tenant = $1))
+              and ($2::bigint is null or p.event_id = $2) limit $3::int
+        ) as bounded) as waiting
 
 -- name: purge_begin
 -- Says what is about to be removed: tenant or null, event or null, actor, reason. Its number, whose it is, and up to which event.

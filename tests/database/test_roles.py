@@ -176,7 +176,10 @@ OPERATORS = """
 """
 ALLOWED = {
     "webhook_producer": ("enqueue enqueue_many", ""),
-    "webhook_worker": ("claim record extend plan_again withhold_endpoint has_due reap maintain report_worker forget_worker", "meta"),
+    "webhook_worker": (
+        "claim record extend plan_again withhold_endpoint has_due reap maintain report_worker forget_worker",
+        "meta",
+    ),
     "webhook_operator": (OPERATORS, "all but endpoint_key"),
     "webhook_reader": ("", "attempts deliveries endpoint_keys events"),
 }

@@ -54,7 +54,9 @@ async def test_it_sends_a_signed_message_and_shows_the_exchange(
     assert "< 204" in shown
     assert f"* connected to 127.0.0.1:{receiver.port}" in shown
 
-    audited = await database.rows("select reason from webhook.audit where action = 'endpoint.test' and endpoint_id = $1 order by id", endpoint)
+    audited = await database.rows(
+        "select reason from webhook.audit where action = 'endpoint.test' and endpoint_id = $1 order by id", endpoint
+    )
     assert [{"reason": "ticket 9"}, {"reason": ""}] == audited
     assert 0 == await database.value("select (select count(*) from webhook.event) + (select count(*) from webhook.attempt)")
 

@@ -10,14 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
-import anyio
 import pytest
 from fleet import ROOT, Receiver, Worker, until
 from servers import needs_postgres, postgres_server
 
 from worker.store.database import Database, connect
 
-ENQUEUE = "select count(*) from webhook.enqueue_many(array_fill('e'::text, array[$1::int]), array_fill('{}'::text, array[$1::int]))"
+ENQUEUE = (
+    "select count(*) from webhook.enqueue_many(array_fill('e'::text, array[$1::int]), array_fill('{}'::text, array[$1::int]))"
+)
 
 
 class Tail:
@@ -100,7 +101,20 @@ async def test_it_outlives_an_outage(tmp_path: Path) -> None:
             database = connect(server.dsn)
             await database.value("select webhook.enqueue('e', '{}'::text)")
             claimed = json.loads(await database.value("select webhook.claim('w', 10, 1000)"))
-            outcome = [claimed["claim"], claimed["deliveries"][0][0], "retry", "timeout", None, 1, 1, None, "\x1b[31m", 5, None, None]
+            outcome = [
+                claimed["claim"],
+                claimed["deliveries"][0][0],
+                "retry",
+                "timeout",
+                None,
+                1,
+                1,
+                None,
+                "\x1b[31m",
+                5,
+                None,
+                None,
+            ]
             await database.value("select webhook.record('w', $1::text)", json.dumps([outcome]))
             await until(lambda: tail.lines)
             await database.close()

@@ -28,7 +28,9 @@ async def test_it_shows_a_fleet_in_a_terminal(dsn: str, database: Database) -> N
             ("globex", receiver.url("/globex"), "{}"),
             ("initech", "http://127.0.0.1:9/hook", "{}"),
         ):
-            await database.value("select id from webhook.create_endpoint($1::text, $2::text, $3::text::jsonb)", url, tenant, settings)
+            await database.value(
+                "select id from webhook.create_endpoint($1::text, $2::text, $3::text::jsonb)", url, tenant, settings
+            )
         with Worker(dsn) as worker, terminal(110, 20) as shown:
             await database.value(ENQUEUE, 1500, "acme")
             await database.value(ENQUEUE, 30, "initech")
@@ -41,7 +43,9 @@ async def test_it_shows_a_fleet_in_a_terminal(dsn: str, database: Database) -> N
                 record("top", shown.screen())
                 producer.cancel_scope.cancel()
             shown.resize(60, 12)
-            await until(lambda: all(len(line) <= 60 for line in shown.screen().splitlines()) and "…" in shown.screen(), every=0.2)
+            await until(
+                lambda: all(len(line) <= 60 for line in shown.screen().splitlines()) and "…" in shown.screen(), every=0.2
+            )
             assert "webhook-worker top" in shown.screen()
             shown.press("q")
             await screen_has(shown, "ended with 0")
@@ -75,9 +79,7 @@ async def test_ctrl_c_leaves_well(dsn: str) -> None:
         await screen_has(shown, "ended with 0")
 
 
-async def test_without_a_terminal_it_prints_one_frame(
-    dsn: str, database: Database, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_without_a_terminal_it_prints_one_frame(dsn: str, database: Database, capsys: pytest.CaptureFixture[str]) -> None:
     """And what strangers have written there does nothing to whoever looks."""
     await database.value("select id from webhook.create_endpoint('https://x.test/', $1::text)", "a\x1b[31mb")
     await database.value(ENQUEUE, 3, "a\x1b[31mb")

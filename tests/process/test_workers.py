@@ -25,9 +25,7 @@ async def command(dsn: str, *argv: str) -> int:
 
 
 @pytest.mark.sql
-async def test_workers_are_listed_and_drained(
-    dsn: str, database: Database, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_workers_are_listed_and_drained(dsn: str, database: Database, capsys: pytest.CaptureFixture[str]) -> None:
     """Both runtimes report; one is drained by name, the other with all; each exits 0, and the audit says who wanted it."""
     receiver = Receiver()
     pythons_ = pythons()
@@ -58,8 +56,12 @@ async def test_workers_are_listed_and_drained(
             status, _ = await two.wait()
             assert 0 == status
     assert {} == await listed(database)
-    audited = await database.rows("select reason, details ->> 'worker' as worker from webhook.audit where action = 'worker.drain' order by id")
-    assert [("new kernel", first), ("", workers[two.process.pid]["name"])] == [(row["reason"], row["worker"]) for row in audited]
+    audited = await database.rows(
+        "select reason, details ->> 'worker' as worker from webhook.audit where action = 'worker.drain' order by id"
+    )
+    assert [("new kernel", first), ("", workers[two.process.pid]["name"])] == [
+        (row["reason"], row["worker"]) for row in audited
+    ]
     assert 3 == await command(dsn, "workers", "drain", first)
 
 
@@ -95,11 +97,23 @@ async def test_a_worker_that_may_not_report_delivers(dsn: str, database: Databas
 @pytest.mark.sql
 async def test_a_report_is_heap_only_and_the_dead_are_forgotten(database: Database) -> None:
     """A thousand reports leave no entry in the index; who has been silent for long is deleted by housekeeping."""
-    report = {"host": "h", "pid": 1, "runtime": "r", "version": "0", "lanes": 64, "attempted": 0, "delivered": 0, "in_hand": 0, "draining": False}
+    report = {
+        "host": "h",
+        "pid": 1,
+        "runtime": "r",
+        "version": "0",
+        "lanes": 64,
+        "attempted": 0,
+        "delivered": 0,
+        "in_hand": 0,
+        "draining": False,
+    }
     for n in range(200):
         assert await database.value(statements()["report_worker"], "w", json.dumps({**report, "attempted": n})) is False
     await database.value("select pg_stat_force_next_flush()")
-    counts = await database.rows("select n_tup_upd as updated, n_tup_hot_upd as hot from pg_stat_user_tables where relname = 'worker'")
+    counts = await database.rows(
+        "select n_tup_upd as updated, n_tup_hot_upd as hot from pg_stat_user_tables where relname = 'worker'"
+    )
     assert [{"updated": 199, "hot": 199}] == counts
 
     await database.script(["update webhook.worker set seen_at = seen_at - interval '2 hours'"])
@@ -110,5 +124,3 @@ async def test_a_report_is_heap_only_and_the_dead_are_forgotten(database: Databa
 async def housekept(database: Database) -> bool:
     await database.value("select webhook.maintain()")
     return {} == await listed(database)
-
-

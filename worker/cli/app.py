@@ -7,6 +7,7 @@ from worker.cli import (
     attempts_tail,
     audit,
     check,
+    completion,
     deliveries,
     endpoint_test,
     endpoints,
@@ -28,7 +29,7 @@ from worker.cli.session import guarded
 
 BY_USE = (
     "migrate", "endpoints", "tenants", "enqueue", "run", "deliveries", "attempts", "workers", "stats", "top", "check", "audit", "keys", "events",
-    "demo", "version",
+    "demo", "completion", "version",
 )  # fmt: skip
 
 
@@ -50,23 +51,30 @@ app = Commands(
 )
 app.add_typer(migrate.app, name="migrate")
 forward.register_run(app)
-endpoints.app.command("import")(endpoints_import.import_file)
-endpoints.app.command()(explain.explain)
-endpoints.app.command("test")(endpoint_test.test)
+endpoints.app.command("import", epilog="Example: webhook-worker endpoints import endpoints.jsonl --format jsonl > keys.jsonl")(
+    endpoints_import.import_file
+)
+endpoints.app.command("explain", epilog="Example: webhook-worker endpoints explain https://example.com:8443/hook")(
+    explain.explain
+)
+endpoints.app.command("test", epilog="Example: webhook-worker endpoints test 7")(endpoint_test.test)
 app.add_typer(endpoints.app, name="endpoints")
 app.add_typer(tenants.app, name="tenants")
-app.command("enqueue")(enqueue.enqueue)
+app.command("enqueue", epilog="Example: webhook-worker enqueue order.created --tenant acme --payload '{\"n\": 1}'")(
+    enqueue.enqueue
+)
 app.add_typer(deliveries.app, name="deliveries")
-attempts.app.command("tail")(attempts_tail.tail)
+attempts.app.command("tail", epilog="Example: webhook-worker attempts tail --endpoint 7 --failed")(attempts_tail.tail)
 app.add_typer(attempts.app, name="attempts")
 app.add_typer(workers.app, name="workers")
-app.command("stats")(stats.stats)
-app.command("top")(top.top)
-app.command("check")(check.check)
+app.command("stats", epilog="Example: webhook-worker stats")(stats.stats)
+app.command("top", epilog="Example: webhook-worker top")(top.top)
+app.command("check", epilog="Example: webhook-worker check --security")(check.check)
 app.add_typer(audit.app, name="audit")
 app.add_typer(events.app, name="events")
 app.add_typer(keys.app, name="keys")
-app.command("version")(version.version)
+app.command("completion", epilog="Example: source <(webhook-worker completion bash)")(completion.completion)
+app.command("version", epilog="Example: webhook-worker version")(version.version)
 forward.register_demo(app)
 
 
@@ -75,6 +83,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def run() -> int:
         code = 0
+        completion.prepare_completion()
         try:
             app(argv, prog_name="webhook-worker")
         except SystemExit as finished:

@@ -105,9 +105,7 @@ async def _exchange(settings: Settings, endpoint: Endpoint, ping: _Ping) -> Reco
         return clients[-1]
 
     try:
-        sender = make_sender(
-            settings.transports, Resolver(settings.rules), allow_http=settings.allow_http, client=watched
-        )
+        sender = make_sender(settings.transports, Resolver(settings.rules), allow_http=settings.allow_http, client=watched)
     except TransportsError as error:
         raise FailedError(str(error)) from None
     started = time.monotonic()

@@ -49,5 +49,3 @@ def run_until_interrupted(work: Callable[[], Awaitable[None]]) -> None:
         anyio.run(work)
     except KeyboardInterrupt:
         pass
-
-

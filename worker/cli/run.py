@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="webhook-worker run",
         description="Deliver webhooks until SIGTERM: then finish what is on the wire, give back the rest, and exit 0.",
+        epilog="Example: webhook-worker run --concurrency 128",
     )
     parser.add_argument(
         "--concurrency", type=_lanes, default=DEFAULT_CONCURRENCY, metavar="N", help="deliveries at once (default 64)"

@@ -19,13 +19,9 @@ COLUMNS = (
 app = Commands(help="Worker processes: which there are, and how to end one in good order.")
 
 
-@app.command("list")
+@app.command("list", epilog="Example: webhook-worker workers list")
 def list_(database_url: DatabaseUrl = None, format_: OutputFormat = Format.table) -> None:
-    """List worker processes, the oldest first. One that is silent has died, or cannot reach the database.
-
-    Example:
-        webhook-worker workers list
-    """
+    """List worker processes, the oldest first. One that is silent has died, or cannot reach the database."""
 
     async def work(database: Database) -> list[Row]:
         return await database.rows(statements()["workers"], None)
@@ -36,7 +32,7 @@ def list_(database_url: DatabaseUrl = None, format_: OutputFormat = Format.table
         raise NothingMatchedError("there is no worker")
 
 
-@app.command()
+@app.command(epilog="Example: webhook-worker workers drain web-1:4711:9f3a2c --reason 'new kernel'")
 def drain(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="As `workers list` has it.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All that there are now.")] = False,
@@ -49,9 +45,6 @@ def drain(
 
     It hears of it within a few seconds. Whoever started it decides whether it comes back: under systemd's Restart=on-failure
     it stays down, under Restart=always it does not.
-
-    Example:
-        webhook-worker workers drain web-1:4711:9f3a2c --reason 'new kernel'
     """
     if (name is None) != every:
         raise typer.BadParameter("give the name of a worker, or --all")
