@@ -7,12 +7,14 @@ from worker.cli import (
     audit,
     check,
     deliveries,
+    delivery_changes,
     endpoints,
     endpoints_import,
     enqueue,
     events,
     explain,
     forward,
+    jobs,
     keys,
     migrate,
     stats,
@@ -23,8 +25,8 @@ from worker.cli.help import Commands, Group
 from worker.cli.session import guarded
 
 BY_USE = (
-    "migrate", "endpoints", "tenants", "enqueue", "run", "deliveries", "attempts", "stats", "check", "audit", "keys", "events",
-    "demo", "version",
+    "migrate", "endpoints", "tenants", "enqueue", "run", "deliveries", "jobs", "attempts", "stats", "check", "audit", "keys",
+    "events", "demo", "version",
 )  # fmt: skip
 
 
@@ -51,7 +53,15 @@ endpoints.app.command()(explain.explain)
 app.add_typer(endpoints.app, name="endpoints")
 app.add_typer(tenants.app, name="tenants")
 app.command("enqueue")(enqueue.enqueue)
+for change, example in (
+    (delivery_changes.retry, "retry --state dead --endpoint 7 --since 2d --rate 50 --reason 'their bug is fixed'"),
+    (delivery_changes.cancel, "cancel --tenant acme --event-type order.created --until 7d --reason 'out of date'"),
+    (delivery_changes.hold, "hold 48213 48214 --reason 'ticket 42'"),
+    (delivery_changes.release, "release 48213 48214"),
+):
+    deliveries.app.command(epilog=f"Example: webhook-worker deliveries {example}")(change)
 app.add_typer(deliveries.app, name="deliveries")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(attempts.app, name="attempts")
 app.command("stats")(stats.stats)
 app.command("check")(check.check)
