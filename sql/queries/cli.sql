@@ -160,49 +160,56 @@ select webhook.purge_endpoint($1::bigint, $2::bigint, $3::int)
 select p.cleared, p.next from webhook.purge_answers($1::bigint, $2::bigint, $3::int) as p
 
 -- name: deliveries_page
--- Deliveries by filters: state, endpoint, tenant, event type, created since, cursor, rows. Each of the three tables gives
--- a page by its own index before the view fills in the rest. A delivery finishes after its event was created, so `since`
--- prunes partitions of finished ones, too.
+-- Deliveries by filters as JSON (functions/520_matching.sql), cursor, rows. Each of the three tables gives a page by its own index
+-- before the view fills in the rest.
 with candidate as (
-    (
-        select p.id from webhook.pending as p
-        join webhook.endpoint_sched as s using (endpoint_id)
-        where ($1::text is null or $1 = case when s.state = 'enabled' and p.run_at < 'infinity' then 'pending' else 'held' end)
-          and ($1::text is null or $1 in ('pending', 'held'))
-          and ($2::bigint is null or p.endpoint_id = $2)
-          and ($3::text is null or exists (select from webhook.endpoint as e where e.id = p.endpoint_id and e.tenant = $3))
-          and ($4::text is null or exists (
-              select from webhook.events as v where v.id = p.event_id and v.created_at = p.event_created_at and v.event_type = $4))
-          and ($5::timestamptz is null or p.event_created_at >= $5)
-          and ($6::bigint is null or p.id < $6)
-        order by p.id desc limit $7::int
-    ) union all (
-        select i.id from webhook.inflight as i
-        where ($1::text is null or $1 = 'in_flight')
-          and ($2::bigint is null or i.endpoint_id = $2)
-          and ($3::text is null or exists (select from webhook.endpoint as e where e.id = i.endpoint_id and e.tenant = $3))
-          and ($4::text is null or exists (
-              select from webhook.events as v where v.id = i.event_id and v.created_at = i.event_created_at and v.event_type = $4))
-          and ($5::timestamptz is null or i.event_created_at >= $5)
-          and ($6::bigint is null or i.id < $6)
-        order by i.id desc limit $7::int
-    ) union all (
-        select f.id from webhook.finished as f
-        where ($1::text is null or f.state = $1)
-          and ($2::bigint is null or f.endpoint_id = $2)
-          and ($3::text is null or exists (select from webhook.endpoint as e where e.id = f.endpoint_id and e.tenant = $3))
-          and ($4::text is null or exists (
-              select from webhook.events as v where v.id = f.event_id and v.created_at = f.event_created_at and v.event_type = $4))
-          and ($5::timestamptz is null or (f.event_created_at >= $5 and f.finished_at >= $5))
-          and ($6::bigint is null or f.id < $6)
-        order by f.id desc limit $7::int
-    )
+    (select p.id from webhook.matching_pending($1::text::jsonb) as p where $2::bigint is null or p.id < $2 order by p.id desc limit $3::int)
+    union all
+    (select i.id from webhook.matching_inflight($1::text::jsonb) as i where $2::bigint is null or i.id < $2 order by i.id desc limit $3::int)
+    union all
+    (select f.id from webhook.matching_finished($1::text::jsonb) as f where $2::bigint is null or f.id < $2 order by f.id desc limit $3::int)
 )
 select d.id, d.event_id, d.endpoint_id, d.tenant, d.event_type, d.state, d.attempts,
        nullif(d.next_attempt_at, 'infinity') as next_attempt_at, d.created_at, d.finished_at, d.last_status, d.last_error
 from webhook.deliveries as d
-where d.id = any (array(select c.id from candidate as c order by c.id desc limit $7::int))
+where d.id = any (array(select c.id from candidate as c order by c.id desc limit $3::int))
 order by d.id desc
+
+-- name: deliveries_count
+-- How many match these filters.
+select (select count(*) from webhook.matching_pending($1::text::jsonb)) + (select count(*) from webhook.matching_inflight($1::text::jsonb))
+     + (select count(*) from webhook.matching_finished($1::text::jsonb)) as count
+
+-- name: deliveries_payloads
+-- What these deliveries carry (null: the event is gone): ids, separated by commas.
+select d.id, v.content_type, v.payload
+from webhook.deliveries as d left join webhook.events as v on v.id = d.event_id and v.created_at = d.created_at
+where d.id = any (string_to_array($1::text, ',')::bigint[])
+
+-- name: delivery_facts
+-- What decides when a delivery is sent: its place, its endpoint, its lease, who holds it; and, up to so many ($2), how many others of
+-- its endpoint are due before it.
+select d.state, clock_timestamp() as now, d.attempts, d.finished_at, d.last_error, nullif(p.run_at, 'infinity') as run_at,
+       coalesce(p.run_at = 'infinity', false) as set_aside, h.actor as held_by, h.reason as held_reason, h.held_at,
+       b.worker, b.lease_until, d.endpoint_id, s.state as endpoint_state, s.state_reason as endpoint_reason, s.circuit,
+       nullif(s.not_before, '-infinity') as not_before, webhook_rate.rate, nullif(s.tat, '-infinity') as tat, s.burst,
+       s.in_flight, s.max_in_flight, s.recovering_since is not null as recovering, (
+           select count(*) from (
+               select from webhook.pending as q
+               where q.endpoint_id = p.endpoint_id and (q.run_at, q.id) < (p.run_at, p.id) limit $2::int
+           ) as q
+       ) as ahead
+from webhook.deliveries as d
+join webhook.endpoint_sched as s on s.endpoint_id = d.endpoint_id
+left join webhook.pending as p on p.id = d.id
+left join webhook.held_delivery as h on h.delivery_id = d.id
+left join webhook.inflight as i on i.id = d.id
+left join webhook.claim_batch as b on b.claim_id = i.claim_id
+cross join lateral (
+    select case when s.recovering_since is null then s.rate else least(s.rate, 2 * power(2::float8, least(
+        10, extract(epoch from clock_timestamp() - s.recovering_since)::float8 / 2))) end as rate
+) as webhook_rate
+where d.id = $1::bigint
 
 -- name: delivery
 -- One delivery.
@@ -219,6 +226,54 @@ select $1::bigint as id, webhook.retry_delivery($1::bigint, $2::boolean, $3::tex
     from webhook.deliveries as d join webhook.endpoint_sched as s on s.endpoint_id = d.endpoint_id
     where d.id = $1
 ) as state
+
+-- name: delivery_cancel
+-- Cancels one delivery: id, actor, reason. The state that it was in.
+select $1::bigint as id, webhook.cancel_delivery($1::bigint, $2::text, $3::text) as state_before, 'cancelled' as state
+
+-- name: delivery_hold
+-- Sets one delivery aside: id, actor, reason. The state that it was in.
+select $1::bigint as id, webhook.hold_delivery($1::bigint, $2::text, $3::text) as state_before, 'held' as state
+
+-- name: delivery_release
+-- Lets one delivery go: id, actor, reason. The state that it was in, and the one that it is in now, as for a retry.
+select $1::bigint as id, webhook.release_delivery($1::bigint, $2::text, $3::text) as state_before, (
+    select case s.state when 'enabled' then 'pending' else 'held' end
+    from webhook.deliveries as d join webhook.endpoint_sched as s on s.endpoint_id = d.endpoint_id
+    where d.id = $1
+) as state
+
+-- name: job_preview
+-- What a job would be about: action, filters as JSON, first id that is not meant or null. How many, and the first five ids.
+select p.matching, array_to_string(p.sample, ',') as sample
+from webhook.preview_job($1::text, $2::text::jsonb, $3::bigint) as p
+
+-- name: job_create
+-- Creates a job: action, filters as JSON, rate or null, force, rows or null, first id that is not meant or null, actor, reason.
+select webhook.create_job($1::text, $2::text::jsonb, $3::float8, $4::boolean, $5::bigint, $6::bigint, $7::text, $8::text)
+
+-- name: jobs_page
+-- Jobs, the newest first: id, state, cursor, rows.
+select j.id, j.action, j.state, j.filters::text as filters, j.rate, j.total, j.done, j.skipped,
+       j.skipped_because::text as skipped_because, j.actor, j.reason, j.created_at, j.stepped_at, j.finished_at, j.forced
+from webhook.jobs as j
+where ($1::bigint is null or j.id = $1)
+  and ($2::text is null or j.state = $2)
+  and ($3::bigint is null or j.id < $3)
+order by j.id desc
+limit $4::int
+
+-- name: job_pause
+-- Pauses a job: id, actor, reason.
+select webhook.pause_job($1::bigint, $2::text, $3::text)
+
+-- name: job_resume
+-- Lets a paused job go on: id, actor, reason.
+select webhook.resume_job($1::bigint, $2::text, $3::text)
+
+-- name: job_cancel
+-- Ends a job before it is through: id, actor, reason.
+select webhook.cancel_job($1::bigint, $2::text, $3::text)
 
 -- name: attempts_page
 -- Attempts by filters: delivery, endpoint, outcome, started since, cursor (delivery and attempt), rows.

@@ -37,7 +37,10 @@ def test_bash_completes(tmp_path: Path, words: str, last: str, offered: set[str]
     done = subprocess.run(
         ["bash", "--norc", "-c", OFFER],
         cwd=ROOT, capture_output=True, text=True, check=False,
-        env={**os.environ, "DIRECTORY": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}", "WORDS": words, "LAST": last},
+        env={
+            **os.environ, "DIRECTORY": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "WORDS": words, "LAST": last,
+        },
     )  # fmt: skip
     assert ("", 0) == (done.stderr, done.returncode)
     assert offered == set(done.stdout.split())

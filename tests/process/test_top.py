@@ -12,7 +12,10 @@ from terminal import Terminal, needs_tmux, record, terminal
 from worker.cli.app import main
 from worker.store.database import Database
 
-ENQUEUE = "select count(*) from webhook.enqueue_many(array_fill('e'::text, array[$1::int]), array_fill('{}'::text, array[$1::int]), $2::text)"
+ENQUEUE = """
+select count(*)
+from webhook.enqueue_many(array_fill('e'::text, array[$1::int]), array_fill('{}'::text, array[$1::int]), $2::text)
+"""
 
 
 async def screen_has(shown: Terminal, *texts: str) -> None:

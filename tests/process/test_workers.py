@@ -74,7 +74,7 @@ def has_listed(database: Database, count: int) -> Awaitable[bool]:
 
 def has_delivered(database: Database, count: int) -> Awaitable[bool]:
     async def look() -> bool:
-        return count == await database.value("select coalesce(sum(delivered), 0)::int from webhook.worker")
+        return bool(await database.value("select sum(delivered) = $1::int from webhook.worker", count))
 
     return look()
 

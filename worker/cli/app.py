@@ -9,6 +9,7 @@ from worker.cli import (
     check,
     completion,
     deliveries,
+    delivery_changes,
     endpoint_test,
     endpoints,
     endpoints_import,
@@ -16,6 +17,7 @@ from worker.cli import (
     events,
     explain,
     forward,
+    jobs,
     keys,
     migrate,
     stats,
@@ -28,8 +30,8 @@ from worker.cli.help import Commands, Group
 from worker.cli.session import guarded
 
 BY_USE = (
-    "migrate", "endpoints", "tenants", "enqueue", "run", "deliveries", "attempts", "workers", "stats", "top", "check", "audit", "keys", "events",
-    "demo", "completion", "version",
+    "migrate", "endpoints", "tenants", "enqueue", "run", "deliveries", "jobs", "attempts", "workers", "stats", "top", "check",
+    "audit", "keys", "events", "demo", "completion", "version",
 )  # fmt: skip
 
 
@@ -51,31 +53,42 @@ app = Commands(
 )
 app.add_typer(migrate.app, name="migrate")
 forward.register_run(app)
-endpoints.app.command("import", epilog="Example: webhook-worker endpoints import endpoints.jsonl --format jsonl > keys.jsonl")(
-    endpoints_import.import_file
-)
-endpoints.app.command("explain", epilog="Example: webhook-worker endpoints explain https://example.com:8443/hook")(
-    explain.explain
-)
-endpoints.app.command("test", epilog="Example: webhook-worker endpoints test 7")(endpoint_test.test)
 app.add_typer(endpoints.app, name="endpoints")
 app.add_typer(tenants.app, name="tenants")
-app.command("enqueue", epilog="Example: webhook-worker enqueue order.created --tenant acme --payload '{\"n\": 1}'")(
-    enqueue.enqueue
-)
 app.add_typer(deliveries.app, name="deliveries")
-attempts.app.command("tail", epilog="Example: webhook-worker attempts tail --endpoint 7 --failed")(attempts_tail.tail)
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(attempts.app, name="attempts")
 app.add_typer(workers.app, name="workers")
-app.command("stats", epilog="Example: webhook-worker stats")(stats.stats)
-app.command("top", epilog="Example: webhook-worker top")(top.top)
-app.command("check", epilog="Example: webhook-worker check --security")(check.check)
 app.add_typer(audit.app, name="audit")
 app.add_typer(events.app, name="events")
 app.add_typer(keys.app, name="keys")
-app.command("completion", epilog="Example: source <(webhook-worker completion bash)")(completion.completion)
-app.command("version", epilog="Example: webhook-worker version")(version.version)
 forward.register_demo(app)
+for group, command, example in (
+    (endpoints.app, endpoints_import.import_file, "endpoints import endpoints.jsonl --format jsonl > keys.jsonl"),
+    (endpoints.app, explain.explain, "endpoints explain https://example.com:8443/hook"),
+    (endpoints.app, endpoint_test.ping, "endpoints test 7"),
+    (app, enqueue.enqueue, "enqueue order.created --tenant acme --payload '{}'"),
+    (
+        deliveries.app,
+        delivery_changes.retry,
+        "deliveries retry --state dead --endpoint 7 --since 2d --rate 50 --reason 'their bug is fixed'",
+    ),
+    (
+        deliveries.app,
+        delivery_changes.cancel,
+        "deliveries cancel --tenant acme --event-type order.created --until 7d --reason 'out of date'",
+    ),
+    (deliveries.app, delivery_changes.hold, "deliveries hold 48213 48214 --reason 'ticket 42'"),
+    (deliveries.app, delivery_changes.release, "deliveries release 48213 48214"),
+    (attempts.app, attempts_tail.tail, "attempts tail --endpoint 7 --failed"),
+    (app, stats.stats, "stats"),
+    (app, top.top, "top"),
+    (app, check.check, "check --security"),
+    (app, completion.completion, "completion bash > /etc/bash_completion.d/webhook-worker"),
+    (app, version.version, "version"),
+):
+    name = example.split()[0 if group is app else 1]
+    group.command(name, epilog=f"Example: webhook-worker {example}")(command)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,7 +7,8 @@ import os
 from typing import Annotated
 
 import typer
-from typer.completion import completion_init, get_completion_script
+from typer._completion_classes import completion_init
+from typer._completion_shared import get_completion_script
 
 from worker.cli.options import one_of
 

@@ -40,7 +40,7 @@ class _Ping:
     custom: tuple[str, ...]
 
 
-def test(
+def ping(
     endpoint_id: Id,
     transports: Annotated[
         str | None, typer.Option("--transports", metavar="FILE", help="The workers' file of transports.")
@@ -85,13 +85,11 @@ def test(
 def _ping(endpoint: Endpoint, begun: Mapping[str, Any]) -> _Ping:
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun["now"]))
     body = dumps({"type": EVENT_TYPE, "timestamp": moment, "data": {"endpoint_id": endpoint.id}}).encode()
-    signed = message_headers(
-        endpoint.keys,
-        message_id(begun["message_id_prefix"], begun["event_id"]),
-        int(begun["now"]),
-        body,
-        content_type="application/json",
-        user_agent=f"webhook-worker/{__version__}",
+    identity = message_id(begun["message_id_prefix"], begun["event_id"])
+    signed = (
+        ("content-type", "application/json"),
+        ("user-agent", f"webhook-worker/{__version__}"),
+        *message_headers(endpoint.keys, identity, int(begun["now"]), body),
     )
     request = Request(endpoint.url, (*signed, *endpoint.headers), body, endpoint.timeout_seconds, endpoint.transport)
     return _Ping(request, signed, tuple(name for name, _ in endpoint.headers))

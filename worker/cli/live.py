@@ -1,6 +1,7 @@
 """Commands that go on until somebody ends them: they ask again and again, and outlive the database's absence."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import anyio
@@ -14,7 +15,7 @@ Result = TypeVar("Result")
 
 async def ask_again(
     dsn: str, ask: Callable[[Database], Awaitable[Result]], every_seconds: float, away: Callable[[str], None]
-) -> AsyncIterator[Result]:
+) -> AsyncGenerator[Result, None]:
     """Yield what `ask` returns, again and again. While the database is out of reach, say so once by `away`, and go on trying.
 
     The first call may raise: a wrong address is no outage.
@@ -45,7 +46,5 @@ async def ask_again(
 
 def run_until_interrupted(work: Callable[[], Awaitable[None]]) -> None:
     """Run it; Ctrl-C is how it ends well."""
-    try:
+    with suppress(KeyboardInterrupt):
         anyio.run(work)
-    except KeyboardInterrupt:
-        pass

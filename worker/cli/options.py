@@ -87,14 +87,14 @@ def parse_moment(text: str, option: str) -> datetime:
     return moment.astimezone(UTC)
 
 
-def parse_since(text: str | None) -> datetime | None:
-    """Read `--since`: a duration ago, or a moment."""
+def parse_since(text: str | None, option: str = "--since") -> datetime | None:
+    """Read `--since` or `--until`: a duration ago, or a moment."""
     if text is None:
         return None
     try:
         return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
     except ValueError:
-        return parse_moment(text, "--since")
+        return parse_moment(text, option)
 
 
 def parse_headers(texts: Sequence[str]) -> dict[str, str]:

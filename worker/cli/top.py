@@ -32,7 +32,7 @@ def top(
 ) -> None:
     """Watch rates, the backlog, the worst endpoints, workers and the database, every second. q or Ctrl-C leaves.
 
-    Endpoints are those first in the queue that are due for longest, and those that fail most. Counts are bounded: 1,000+ is more.
+    Endpoints are those first in the queue that are due for longest, and those that fail most. Counts are bounded: 1,000+.
     """
     settings = Settings.load(database_url=database_url)
     if once:

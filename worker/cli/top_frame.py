@@ -49,12 +49,12 @@ def _summary(look: Look, trouble: str) -> Iterable[str]:
     )
     yield f"backlog    {about}{look.backlog:,}, the oldest due {_age(look.oldest_due_seconds)}"
     yield (
-        f"endpoints  {of['enabled']:,} enabled, {of['paused']:,} paused, {of['disabled']:,} disabled; {of['failing']:,} failing; "
-        f"circuits {of['circuits_open']:,} open, {of['circuits_half_open']:,} probed"
+        f"endpoints  {of['enabled']:,} enabled, {of['paused']:,} paused, {of['disabled']:,} disabled; "
+        f"{of['failing']:,} failing; circuits {of['circuits_open']:,} open, {of['circuits_half_open']:,} probed"
     )
     yield (
-        f"database   {counters['connections']} of {counters['connections_max']} connections, {counters['dead_rows']:,} dead rows "
-        f"in hot tables; oldest snapshot {_snapshot(look.snapshot)}"
+        f"database   {counters['connections']} of {counters['connections_max']} connections, "
+        f"{counters['dead_rows']:,} dead rows in hot tables; oldest snapshot {_snapshot(look.snapshot)}"
     )
 
 

@@ -83,5 +83,5 @@ class Looker:
 
 def _rate(before: Row, now: Row) -> float:
     """Events a second; 0 if a partition was dropped meanwhile, with what had been counted in it."""
-    more: float = max(now["enqueued"] - before["enqueued"], 0)
-    return more / max(now["now"] - before["now"], 0.001)
+    events, seconds = max(now["enqueued"] - before["enqueued"], 0), max(now["now"] - before["now"], 0.001)
+    return float(events / seconds)

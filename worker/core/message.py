@@ -5,13 +5,9 @@ from collections.abc import Iterable
 from worker.core.signing import Signer, sign
 
 
-def message_headers(
-    keys: Iterable[Signer], message_id: str, timestamp: int, body: bytes, *, content_type: str, user_agent: str
-) -> tuple[tuple[str, str], ...]:
-    """Return the headers of a request before the endpoint's own; `timestamp` in Unix seconds."""
+def message_headers(keys: Iterable[Signer], message_id: str, timestamp: int, body: bytes) -> tuple[tuple[str, str], ...]:
+    """Return the headers that identify and sign a request; `timestamp` in Unix seconds."""
     return (
-        ("content-type", content_type),
-        ("user-agent", user_agent),
         ("webhook-id", message_id),
         ("webhook-timestamp", str(timestamp)),
         ("webhook-signature", sign(keys, message_id, timestamp, body)),

@@ -261,12 +261,10 @@ class Pipeline:
             message_id(self._message_id_prefix, delivery.event_id),
             int(self._database_clock.unix(self._clock())),
             payload,
-            content_type=delivery.content_type,
-            user_agent=self._user_agent,
         )
         return Request(
             endpoint.url,
-            (*headers, *endpoint.headers),
+            (("content-type", delivery.content_type), ("user-agent", self._user_agent), *headers, *endpoint.headers),
             payload,
             endpoint.timeout_seconds,
             endpoint.transport,
