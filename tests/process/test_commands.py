@@ -1,4 +1,4 @@
-"""All commands, one by one: each has an example that can be typed, and what destroys something can be tried without doing it."""
+"""All commands, one by one: each has an example that can be typed, and what destroys something can be tried first."""
 
 import shlex
 from collections.abc import Iterator

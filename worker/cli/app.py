@@ -67,7 +67,7 @@ for group, command, example in (
     (endpoints.app, endpoints_import.import_file, "endpoints import endpoints.jsonl --format jsonl > keys.jsonl"),
     (endpoints.app, explain.explain, "endpoints explain https://example.com:8443/hook"),
     (endpoints.app, endpoint_test.ping, "endpoints test 7"),
-    (app, enqueue.enqueue, "enqueue order.created --tenant acme --payload '{}'"),
+    (app, enqueue.enqueue, "enqueue order.created --tenant acme --file order.json"),
     (
         deliveries.app,
         delivery_changes.retry,

@@ -14,6 +14,11 @@ from worker.store.codec import dumps, loads
 from worker.store.database import Database
 from worker.store.sql import statements
 
+FIELDS = (
+    "delivery_id", "event_id", "endpoint_id", "attempt", "started_at", "duration_seconds", "outcome", "status", "response",
+    "error", "worker",
+)  # fmt: skip
+"""In the order of the view."""
 EVERY_SECONDS = 0.5
 ROWS_MAX = 1000
 """Of one look: more than anybody reads."""
@@ -46,7 +51,8 @@ def tail(
         async with aclosing(looks):
             async for found in looks:
                 for attempt in found["attempts"]:
-                    record = attempt | {"started_at": datetime.fromisoformat(attempt["started_at"])}
+                    attempt["started_at"] = datetime.fromisoformat(attempt["started_at"])
+                    record = {name: attempt[name] for name in FIELDS}
                     emit_line(record, format_, _line(record))
                 if found["more"]:
                     say(f"{found['more']} more were not shown: --endpoint, --tenant, --outcome and --failed choose")
