@@ -1,9 +1,11 @@
 """A real terminal, which tmux is: what a command shows there can be read, and recorded as text for the documentation."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from fleet import ROOT
 
 needs_tmux = pytest.mark.skipif(not shutil.which("tmux"), reason="there is no terminal to test in: install tmux")
 
-RECORDINGS = ROOT / "docs/screens"
+PAGE = ROOT / "docs/cli.md"
 RECORD = "RECORD_SCREENS"
 """With this variable in the environment, tests write what they saw into the documentation."""
 
@@ -25,11 +27,13 @@ class Terminal:
     def __init__(self, socket: Path, columns: int, rows: int) -> None:
         self._socket, self._size = socket, ("-x", str(columns), "-y", str(rows))
 
-    def run(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start a command in a shell, which stays, and says how it ended."""
+    def run(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start `webhook-worker` in a shell, as if it had been typed; the shell stays, and says how it ended."""
         given = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
-        command = " ".join(["cd", shlex.quote(str(ROOT)), "&&", "env", *given, shlex.join(argv)])
-        self._tmux("-f", "/dev/null", "new-session", "-d", *self._size, f"{command}; echo ended with $?; exec sleep 1000")
+        typed = f"echo {shlex.quote('$ webhook-worker ' + shlex.join(arguments))}"
+        command = " ".join(["env", *given, shlex.quote(sys.executable), "-m", "worker", shlex.join(arguments)])
+        script = f"cd {shlex.quote(str(ROOT))}; {typed}; {command}; echo ended with $?; exec sleep 1000"
+        self._tmux("-f", "/dev/null", "new-session", "-d", *self._size, script)
 
     def press(self, *keys: str) -> None:
         """Press keys, as tmux names them: q, C-c, Enter."""
@@ -72,7 +76,9 @@ def terminal(columns: int = 110, rows: int = 30) -> Iterator[Terminal]:
 
 
 def record(name: str, screen: str) -> None:
-    """Keep a screen for the documentation, if that was asked for."""
+    """Write a screen into the documentation, if that was asked for: into the block after its mark."""
+    block = re.compile(rf"(<!-- screen: {name} -->\n```text\n).*?(^```$)", re.DOTALL | re.MULTILINE)
+    before = PAGE.read_text()
+    assert block.search(before), f"{PAGE.name} has no place for the screen {name}"
     if os.environ.get(RECORD):
-        RECORDINGS.mkdir(exist_ok=True)
-        (RECORDINGS / f"{name}.txt").write_text(screen + "\n")
+        PAGE.write_text(block.sub(lambda match: f"{match[1]}{screen}\n{match[2]}", before))

@@ -239,6 +239,8 @@ def _deliveries(cli: Scenario) -> int:
     cli.attempt("dead")
     cli("deliveries", "export")
     cli("deliveries", "show", delivery)
+    cli("deliveries", "retry", delivery, "--dry-run", shape="array of tried delivery")
+    cli("deliveries", "retry", "--state", "dead", "--dry-run", shape="job trial")
     cli("deliveries", "retry", "--state", "dead", "--yes", "--detach", "--rate", 50, shape="job")
     job = cli("jobs", "list")[0]["id"]
     for verb in ("pause", "resume", "show", "cancel"):
