@@ -1,4 +1,4 @@
-"""`deliveries retry` in a real terminal: what is about to happen, the question, the bar; left in the middle, and joined again."""
+"""`deliveries retry` in a real terminal: what would happen, the question, the bar; left in the middle, and joined again."""
 
 import pytest
 from fleet import Receiver, Worker, until
@@ -7,6 +7,7 @@ from terminal import Terminal, needs_tmux, record, terminal
 from worker.store.database import Database
 
 DELIVERIES = 120
+RETRY = ("deliveries", "retry", "--state", "dead", "--rate", "20")
 DEAD = """
 select webhook.record('w', (
     select json_agg(json_build_array(claim_id, id, 'dead', 'http_status', 500, 0.1, 0.1, null, null, 0, null, null))::text
@@ -40,9 +41,7 @@ async def test_it_shows_asks_and_can_be_left_and_joined_again(dsn: str, database
         environment = {"DATABASE_URL": dsn}
         with Worker(dsn) as worker:
             with terminal(110, 20) as shown:
-                shown.run(
-                    ["deliveries", "retry", "--state", "dead", "--rate", "20", "--reason", "their bug is fixed"], environment
-                )
+                shown.run([*RETRY, "--reason", "their bug is fixed"], environment)
                 await screen_has(shown, f"{DELIVERIES} deliveries", "[y/N]")
                 shown.press("y", "Enter")
                 await until(lambda: 20 <= done(shown.screen()) < DELIVERIES, every=0.1)

@@ -23,6 +23,7 @@ async def screen_has(shown: Terminal, *texts: str) -> None:
 
 
 @needs_tmux
+@pytest.mark.sql
 async def test_it_shows_a_fleet_in_a_terminal(dsn: str, database: Database) -> None:
     """Rates, a backlog, the endpoint that has it, a circuit, a worker; it follows a new size, and q leaves well."""
     async with Receiver().listening() as receiver:
