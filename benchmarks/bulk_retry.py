@@ -23,7 +23,6 @@ from benchmarks.arrivals import read_arrivals
 from benchmarks.report import Report, progress
 from benchmarks.stage import (
     ROOT,
-    finish,
     interpreters,
     migrated_database,
     on_database,
@@ -113,7 +112,7 @@ def _retry(dsn: str, workers: list[subprocess.Popen[bytes]], seconds: float) -> 
             nth = restarts % len(workers)
             python = str(workers[nth].args[0])  # type: ignore[index]  # it was started with a list
             workers[nth].terminate()
-            if finish(workers[nth]).status:
+            if workers[nth].wait(PATIENCE_SECONDS):
                 raise RuntimeError("a worker did not end in an orderly way")
             workers[nth] = start_worker(dsn, python)
             restarts += 1
