@@ -5,8 +5,36 @@
 -- gives each its own moment (GCRA, as for planned sends: `planned_until` is the TAT): so the rate is kept to the delivery, whoever
 -- takes the steps and however seldom, and what was missed while nobody took any is not made up for.
 
--- Creates a job: filters as in 520_matching.sql, `rate` in deliveries a second (null: as fast as it goes), `before_id` the first id that
--- is not meant. It is about what matches now: what is made or ends later is left alone. Returns its id.
+-- Refuses what makes no sense, with the reason.
+create or replace function webhook.check_job(action text, filters jsonb, force boolean) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    of_state text := filters ->> 'state';
+    unknown text;
+begin
+    select string_agg(k, ', ') into unknown from jsonb_object_keys(filters) as k where k not in (
+        'state', 'endpoint_id', 'tenant', 'event_type', 'created_since', 'created_before', 'last_error', 'last_status');
+    if unknown is not null then
+        raise exception 'webhook: deliveries are not filtered by %', unknown using errcode = 'invalid_parameter_value',
+            hint = 'There are state, endpoint_id, tenant, event_type, created_since, created_before, last_error, last_status.';
+    elsif action = 'retry' and coalesce(of_state not in ('dead', 'cancelled', 'pending', 'held', 'delivered'), true) then
+        raise exception 'webhook: a job retries what is dead, cancelled, pending, held, or by force delivered: one of them'
+            using errcode = 'invalid_parameter_value', hint = 'Give the state; in-flight deliveries are retried one by one, by id.';
+    elsif action = 'retry' and of_state = 'delivered' and not force then
+        raise exception 'webhook: these are delivered'
+            using errcode = 'invalid_parameter_value', hint = 'Force it (--force) if their receivers may get them once more.';
+    elsif action <> 'retry' and of_state not in ('pending', 'held') then
+        raise exception 'webhook: only what is pending or held can be %', case action
+            when 'cancel' then 'cancelled' when 'hold' then 'held' else 'released' end
+            using errcode = 'invalid_parameter_value', hint = 'What is in flight is with a worker, and all else has ended.';
+    end if;
+end
+$$;
+
+-- Creates a job: filters as in 520_matching.sql, `rate` in deliveries a second (null: as fast as it goes), `before_id` the first id
+-- that is not meant. It is about what matches now: what is made or ends later is left alone. Returns its id.
 create or replace function webhook.create_job(
     action text, filters jsonb, rate double precision default null, force boolean default false, rows_max bigint default null,
     before_id bigint default null, actor text default session_user, reason text default ''
@@ -16,31 +44,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    of_state text := filters ->> 'state';
     new_id bigint;
 begin
-    if exists (select from jsonb_object_keys(filters) as k where k not in (
-        'state', 'endpoint_id', 'tenant', 'event_type', 'created_since', 'created_before', 'last_error', 'last_status'))
-    then
-        raise exception 'webhook: a filter is one of state, endpoint_id, tenant, event_type, created_since, created_before, last_error, '
-            'last_status, not %', (select string_agg(k, ', ') from jsonb_object_keys(filters) as k)
-            using errcode = 'invalid_parameter_value';
-    end if;
-    if action = 'retry' and (of_state is null or of_state = 'in_flight') then
-        raise exception 'webhook: a job retries what is dead, cancelled, pending or held, or by force delivered: one of them'
-            using errcode = 'invalid_parameter_value', hint = 'Give the state; in-flight deliveries are retried one by one, by id.';
-    elsif of_state = 'delivered' and not force then
-        raise exception 'webhook: these are delivered'
-            using errcode = 'invalid_parameter_value', hint = 'Force it (--force) if their receivers may get them once more.';
-    elsif action in ('cancel', 'hold', 'release') and of_state not in ('pending', 'held') then
-        raise exception 'webhook: only what is pending or held can be %', case action
-            when 'cancel' then 'cancelled' when 'hold' then 'held' else 'released' end
-            using errcode = 'invalid_parameter_value';
-    end if;
     insert into webhook.job (action, filters, forced, rate, rows_max, actor, reason, last_id, total)
     select create_job.action, filters, force, create_job.rate, create_job.rows_max, create_job.actor, create_job.reason,
            least(s.last_value, before_id - 1), least(create_job.rows_max, p.matching)
-    from webhook.delivery_id as s, webhook.preview_job(create_job.action, filters, before_id, 0) as p
+    from webhook.delivery_id as s, webhook.preview_job(create_job.action, filters, force, before_id, 0) as p
     returning id into new_id;
     insert into webhook.audit (actor, action, endpoint_id, reason, details)
     values (actor, 'job.create', (filters ->> 'endpoint_id')::bigint, reason, jsonb_build_object(
@@ -52,7 +61,8 @@ $$;
 
 -- What a job would be about: how many deliveries, and the first few of them, in the order in which it takes them.
 create or replace function webhook.preview_job(
-    action text, filters jsonb, before_id bigint default null, sample_max int default 5, out matching bigint, out sample bigint[]
+    action text, filters jsonb, force boolean default false, before_id bigint default null, sample_max int default 5,
+    out matching bigint, out sample bigint[]
 ) returns record
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -62,6 +72,7 @@ declare
     narrowed jsonb := webhook.job_filters(action, filters);
     id_end bigint := coalesce(before_id, 9223372036854775807);
 begin
+    perform webhook.check_job(action, filters, force);
     execute format('select count(*) from webhook.%I($1) as m where m.id < $2', source) into matching using narrowed, id_end;
     execute format('select array(select m.id from webhook.%I($1) as m where m.id < $2 order by m.id limit $3)', source)
     into sample using narrowed, id_end, sample_max;

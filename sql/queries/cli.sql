@@ -244,9 +244,9 @@ select $1::bigint as id, webhook.release_delivery($1::bigint, $2::text, $3::text
 ) as state
 
 -- name: job_preview
--- What a job would be about: action, filters as JSON, first id that is not meant or null. How many, and the first five ids.
+-- What a job would be about: action, filters as JSON, force, first id that is not meant or null. How many, and the first five ids.
 select p.matching, array_to_string(p.sample, ',') as sample
-from webhook.preview_job($1::text, $2::text::jsonb, $3::bigint) as p
+from webhook.preview_job($1::text, $2::text::jsonb, $3::boolean, $4::bigint) as p
 
 -- name: job_create
 -- Creates a job: action, filters as JSON, rate or null, force, rows or null, first id that is not meant or null, actor, reason.

@@ -129,7 +129,7 @@ async def test_an_operator_works_through_audited_functions(dsn: str, database: D
         await operator.rows(sql["delivery_facts"], delivery, 10)
         await operator.rows(sql["delivery_hold"], delivery, "alice", "why")
         await operator.rows(sql["delivery_release"], delivery, "alice", "why")
-        await operator.rows(sql["job_preview"], "cancel", "{}", None)
+        await operator.rows(sql["job_preview"], "cancel", "{}", False, None)
         job = await operator.value(sql["job_create"], "cancel", "{}", None, False, None, None, "alice", "why")
         for name in ("job_pause", "job_resume", "job_cancel"):
             await operator.value(sql[name], job, "alice", "why")

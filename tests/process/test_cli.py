@@ -765,12 +765,17 @@ def test_a_bulk_change_is_shown_before_it_is_done(cli: Cli, query: Query, delive
     looked = cli(*line, "--dry-run", "--format", "json")
     shown = cli(*line, "--dry-run")
     asked = cli(*line)
+    forced = [cli("deliveries", *words.split(), "--yes") for words in ("retry --state delivered", "cancel --state dead")]
 
     assert {"action": "retry", "matching": 5, "rate": 0.5, "seconds": 10}.items() <= looked.json.items()
     assert [1, 2, 3, 4, 5] == [row["id"] for row in looked.json["sample"]]
     assert "5 deliveries match, the oldest of them:\n  1  a for endpoint 1: dead, http_status\n" in shown.err
     assert "0.5 a second, for about 0:00:10\n" in shown.err
     assert (2, True) == (asked.code, "--dry-run" in asked.err)
+    assert [
+        (1, "webhook-worker: these are delivered"),
+        (1, "webhook-worker: only what is pending or held can be cancelled"),
+    ] == [(done.code, done.err.splitlines()[0]) for done in forced]
     assert [] == query("select id from webhook.job")
 
 

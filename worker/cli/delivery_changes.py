@@ -264,7 +264,7 @@ class _Change:
 
     async def _plan(self, database: Database, filters: Filters, limit: int | None, after: int | None) -> dict[str, Any]:
         sql = statements()
-        (found,) = await database.rows(sql["job_preview"], self.action, filters.as_json(), after)
+        (found,) = await database.rows(sql["job_preview"], self.action, filters.as_json(), self.force, after)
         ids = [int(text) for text in found["sample"].split(",") if text]
         sample = [row for delivery_id in ids for row in await database.rows(sql["delivery"], delivery_id)]
         matching = found["matching"] if limit is None else min(found["matching"], limit)
