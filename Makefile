@@ -68,7 +68,7 @@ else
 	cp .bench/compare.json $(COMPARISON) && .bench/bin/python -m benchmarks.compare.publish $(COMPARISON) && exit $$status
 endif
 
-TARGETS := cold-start idle steps sender origins burst fairness fan-out claim-growth producers rate-audit held-snapshot chaos endurance
+TARGETS := cold-start idle steps sender origins burst fairness fan-out claim-growth producers rate-audit bulk-retry held-snapshot chaos endurance
 
 targets: install ## every benchmark that has a target of its own, two hours (ARGS=--quick, ARGS='--scale 0.1')
 	@failed=; for name in $(TARGETS); do \

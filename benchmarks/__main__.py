@@ -9,6 +9,7 @@ import sys
 from benchmarks.report import Report, machine, print_table
 
 NAMES = (
+    "bulk-retry",
     "burst",
     "chaos",
     "claim-growth",

@@ -185,11 +185,7 @@ def finish(process: subprocess.Popen[Any]) -> Ended:
 @contextmanager
 def running_workers(dsn: str, pythons: Iterable[str], *options: str) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Run workers of 64 lanes, one a Python. `stop_workers` ends them in order; those left at the end are killed."""
-    command = ["-m", "worker", "run", "--concurrency", "64", *options]
-    workers = [
-        subprocess.Popen([python, *command], cwd=ROOT, env=worker_environment(dsn), stderr=subprocess.DEVNULL)
-        for python in pythons
-    ]
+    workers = [start_worker(dsn, python, *options) for python in pythons]
     try:
         yield workers
     finally:
@@ -197,6 +193,12 @@ def running_workers(dsn: str, pythons: Iterable[str], *options: str) -> Iterator
             if worker.returncode is None:
                 worker.kill()
                 worker.wait()
+
+
+def start_worker(dsn: str, python: str, *options: str) -> subprocess.Popen[bytes]:
+    """Start a worker of 64 lanes. Whoever puts it into the list of `running_workers` need not end it."""
+    command = [python, "-m", "worker", "run", "--concurrency", "64", *options]
+    return subprocess.Popen(command, cwd=ROOT, env=worker_environment(dsn), stderr=subprocess.DEVNULL)
 
 
 def stop_workers(workers: Sequence[subprocess.Popen[bytes]]) -> list[Ended]:

@@ -47,3 +47,8 @@ create or replace view webhook.attempts as
 select a.delivery_id, a.event_id, a.endpoint_id, a.attempt, a.started_at, a.duration_seconds, a.outcome, a.status,
        a.response, a.error, a.worker
 from webhook.attempt as a;
+
+create or replace view webhook.jobs as
+select j.id, j.action, j.state, j.filters, j.rate, j.total, j.done, j.skipped, j.skipped_because, j.actor, j.reason, j.created_at,
+       j.stepped_at, j.finished_at, j.forced
+from webhook.job as j;

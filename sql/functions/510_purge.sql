@@ -131,6 +131,8 @@ begin
             select q.id from webhook.pending as q
             where q.endpoint_id = purge_endpoint.endpoint_id and q.event_id between p.event_from and p.event_to limit rows_max))
         returning d.*
+    ), released as (
+        delete from webhook.held_delivery as h using gone as g where h.delivery_id = g.id
     )
     insert into webhook.finished
         (id, finished_at, state, endpoint_id, event_id, event_created_at, payload_bytes, attempt, last_error)

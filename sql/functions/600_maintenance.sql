@@ -142,6 +142,13 @@ begin
             update webhook.maintenance as m set
                 due_at = clock_timestamp() + case when deleted > 0 then interval '10 s' else interval '1 hour' end
             where m.task = turn.task;
+        when 'workers' then
+            delete from webhook.worker as w where w.seen_at < clock_timestamp() - interval '1 hour';
+            update webhook.maintenance as m set due_at = clock_timestamp() + interval '10 minutes' where m.task = turn.task;
+        when 'jobs' then
+            select * into step from webhook.job_step();
+            done := done || step.done;
+            update webhook.maintenance as m set due_at = step.due_at where m.task = turn.task;
         when 'subscriptions' then
             done := done || jsonb_build_object('subscriptions_forgotten', webhook.forget_subscriptions());
             update webhook.maintenance as m set due_at = clock_timestamp() + interval '10 minutes' where m.task = turn.task;

@@ -8,8 +8,10 @@ declare
         'claim', 'record', 'extend', 'plan_again', 'withhold_endpoint', 'has_due', 'reap', 'maintain',
         'sample_queue',
         'create_endpoint', 'next_endpoint_id', 'create_endpoint_with_keys', 'set_endpoint', 'pause_endpoint', 'resume_endpoint',
-        'disable_endpoint', 'enable_endpoint', 'rotate_key', 'keys_to_seal', 'reseal_keys', 'set_tenant',
-        'retry_delivery', 'begin_purge', 'purge_fan_out', 'purge_events', 'purge_endpoint', 'purge_answers',
+        'disable_endpoint', 'enable_endpoint', 'rotate_key', 'begin_endpoint_test', 'keys_to_seal', 'reseal_keys', 'set_tenant',
+        'retry_delivery', 'cancel_delivery', 'hold_delivery', 'release_delivery',
+        'preview_job', 'create_job', 'pause_job', 'resume_job', 'cancel_job', 'begin_purge', 'purge_fan_out', 'purge_events', 'purge_endpoint', 'purge_answers',
+        'report_worker', 'forget_worker', 'drain_workers', 'tail_attempts', 'look_at_backlog', 'look_at_endpoints',
         'count_backlog'];
     f record;
 begin

@@ -47,6 +47,16 @@ with chosen as (
 )
 select count(*) from piled
 
+-- name: bench_all_dead
+-- Whatever is pending ends as dead, at once.
+with gone as (
+    delete from webhook.pending returning *
+)
+insert into webhook.finished
+    (id, finished_at, state, endpoint_id, event_id, event_created_at, payload_bytes, attempt, last_status, last_error)
+select g.id, clock_timestamp(), 'dead', g.endpoint_id, g.event_id, g.event_created_at, g.payload_bytes, 10, 503, 'http_status'
+from gone as g
+
 -- name: bench_two_endpoints
 -- Two subscribed endpoints.
 select webhook.create_endpoint('http://127.0.0.1:9/' || n) from generate_series(1, 2) as n

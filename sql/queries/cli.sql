@@ -25,6 +25,10 @@ from webhook.endpoint_keys as k
 where k.endpoint_id = $1::bigint and coalesce(k.expires_at, 'infinity') > now()
 order by k.id desc
 
+-- name: endpoint_test
+-- Begins a test of an endpoint: id, actor, reason. See functions/430_endpoint_test.sql.
+select webhook.begin_endpoint_test($1::bigint, $2::text, $3::text)::text
+
 -- name: keys_page
 -- Keys that are not sealed with this one: name, after id, rows.
 select k.id, k.endpoint_id, k.scheme, k.secret, k.sealed_with from webhook.keys_to_seal($1::text, $2::bigint, $3::int) as k
@@ -60,6 +64,10 @@ where ($1::bigint is null or e.id = $1)
 order by e.id desc
 limit $5::int
 
+-- name: endpoint_waiting
+-- How many deliveries of an endpoint wait: id, up to so many.
+select count(*) as waiting from (select from webhook.pending as p where p.endpoint_id = $1::bigint limit $2::int) as bounded
+
 -- name: endpoint_set
 -- Changes one endpoint: id, changes as JSON, actor, reason.
 select webhook.set_endpoint($1::bigint, $2::text::jsonb, $3::text, $4::text)
@@ -80,6 +88,24 @@ select webhook.disable_endpoint($1::bigint, $2::text, $3::text)
 -- Enables an endpoint, whatever state it was in: id, actor, reason.
 select webhook.enable_endpoint($1::bigint, $2::text, $3::text)
 
+-- name: workers
+-- Worker processes, or one of them: name. Silent: it has not been heard of for half a minute.
+select w.name, case
+           when w.seen_at < clock_timestamp() - interval '30 s' then 'silent'
+           when w.draining then 'draining'
+           when w.drain_asked_at is not null then 'asked_to_drain'
+           else 'running'
+       end as state,
+       w.host, w.pid, w.runtime, w.version, w.lanes, w.in_hand, w.attempted, w.delivered, w.attempted_per_second,
+       w.delivered_per_second, w.started_at, w.seen_at, w.drain_asked_at
+from webhook.worker as w
+where $1::text is null or w.name = $1
+order by w.started_at, w.name
+
+-- name: workers_drain
+-- Asks workers to drain: name or null for all, actor, reason. Those that were asked now.
+select d.name from webhook.drain_workers($1::text, $2::text, $3::text) as d (name)
+
 -- name: tenants
 -- One tenant, or all of them (null), by name.
 select t.tenant, t.weight, t.backlog_max, t.backlog, t.backlog_at
@@ -97,6 +123,17 @@ select webhook.enqueue(
     $1::text, $2::text, $3::text, $4::text,
     coalesce($5::timestamptz, now()) + make_interval(secs => $6::float8)
 )
+
+-- name: purge_look
+-- What a purge would meet, counted up to $3: tenant or null, event or null.
+select (select count(*) from (
+            select from webhook.events as e where ($1::text is null or e.tenant = $1) and ($2::bigint is null or e.id = $2) limit $3::int
+        ) as bounded) as events,
+       (select count(*) from (
+            select from webhook.pending as p
+            where ($1::text is null or exists (select from webhook.endpoint as e where e.id = p.endpoint_id and e.tenant = $1))
+              and ($2::bigint is null or p.event_id = $2) limit $3::int
+        ) as bounded) as waiting
 
 -- name: purge_begin
 -- Says what is about to be removed: tenant or null, event or null, actor, reason. Its number, whose it is, and up to which event.
@@ -123,49 +160,56 @@ select webhook.purge_endpoint($1::bigint, $2::bigint, $3::int)
 select p.cleared, p.next from webhook.purge_answers($1::bigint, $2::bigint, $3::int) as p
 
 -- name: deliveries_page
--- Deliveries by filters: state, endpoint, tenant, event type, created since, cursor, rows. Each of the three tables gives
--- a page by its own index before the view fills in the rest. A delivery finishes after its event was created, so `since`
--- prunes partitions of finished ones, too.
+-- Deliveries by filters as JSON (functions/520_matching.sql), cursor, rows. Each of the three tables gives a page by its own index
+-- before the view fills in the rest.
 with candidate as (
-    (
-        select p.id from webhook.pending as p
-        join webhook.endpoint_sched as s using (endpoint_id)
-        where ($1::text is null or $1 = case when s.state = 'enabled' and p.run_at < 'infinity' then 'pending' else 'held' end)
-          and ($1::text is null or $1 in ('pending', 'held'))
-          and ($2::bigint is null or p.endpoint_id = $2)
-          and ($3::text is null or exists (select from webhook.endpoint as e where e.id = p.endpoint_id and e.tenant = $3))
-          and ($4::text is null or exists (
-              select from webhook.events as v where v.id = p.event_id and v.created_at = p.event_created_at and v.event_type = $4))
-          and ($5::timestamptz is null or p.event_created_at >= $5)
-          and ($6::bigint is null or p.id < $6)
-        order by p.id desc limit $7::int
-    ) union all (
-        select i.id from webhook.inflight as i
-        where ($1::text is null or $1 = 'in_flight')
-          and ($2::bigint is null or i.endpoint_id = $2)
-          and ($3::text is null or exists (select from webhook.endpoint as e where e.id = i.endpoint_id and e.tenant = $3))
-          and ($4::text is null or exists (
-              select from webhook.events as v where v.id = i.event_id and v.created_at = i.event_created_at and v.event_type = $4))
-          and ($5::timestamptz is null or i.event_created_at >= $5)
-          and ($6::bigint is null or i.id < $6)
-        order by i.id desc limit $7::int
-    ) union all (
-        select f.id from webhook.finished as f
-        where ($1::text is null or f.state = $1)
-          and ($2::bigint is null or f.endpoint_id = $2)
-          and ($3::text is null or exists (select from webhook.endpoint as e where e.id = f.endpoint_id and e.tenant = $3))
-          and ($4::text is null or exists (
-              select from webhook.events as v where v.id = f.event_id and v.created_at = f.event_created_at and v.event_type = $4))
-          and ($5::timestamptz is null or (f.event_created_at >= $5 and f.finished_at >= $5))
-          and ($6::bigint is null or f.id < $6)
-        order by f.id desc limit $7::int
-    )
+    (select p.id from webhook.matching_pending($1::text::jsonb) as p where $2::bigint is null or p.id < $2 order by p.id desc limit $3::int)
+    union all
+    (select i.id from webhook.matching_inflight($1::text::jsonb) as i where $2::bigint is null or i.id < $2 order by i.id desc limit $3::int)
+    union all
+    (select f.id from webhook.matching_finished($1::text::jsonb) as f where $2::bigint is null or f.id < $2 order by f.id desc limit $3::int)
 )
 select d.id, d.event_id, d.endpoint_id, d.tenant, d.event_type, d.state, d.attempts,
        nullif(d.next_attempt_at, 'infinity') as next_attempt_at, d.created_at, d.finished_at, d.last_status, d.last_error
 from webhook.deliveries as d
-where d.id = any (array(select c.id from candidate as c order by c.id desc limit $7::int))
+where d.id = any (array(select c.id from candidate as c order by c.id desc limit $3::int))
 order by d.id desc
+
+-- name: deliveries_count
+-- How many match these filters.
+select (select count(*) from webhook.matching_pending($1::text::jsonb)) + (select count(*) from webhook.matching_inflight($1::text::jsonb))
+     + (select count(*) from webhook.matching_finished($1::text::jsonb)) as count
+
+-- name: deliveries_payloads
+-- What these deliveries carry (null: the event is gone): ids, separated by commas.
+select d.id, v.content_type, v.payload
+from webhook.deliveries as d left join webhook.events as v on v.id = d.event_id and v.created_at = d.created_at
+where d.id = any (string_to_array($1::text, ',')::bigint[])
+
+-- name: delivery_facts
+-- What decides when a delivery is sent: its place, its endpoint, its lease, who holds it; and, up to so many ($2), how many others of
+-- its endpoint are due before it.
+select d.state, clock_timestamp() as now, d.attempts, d.finished_at, d.last_error, nullif(p.run_at, 'infinity') as run_at,
+       coalesce(p.run_at = 'infinity', false) as set_aside, h.actor as held_by, h.reason as held_reason, h.held_at,
+       b.worker, b.lease_until, d.endpoint_id, s.state as endpoint_state, s.state_reason as endpoint_reason, s.circuit,
+       nullif(s.not_before, '-infinity') as not_before, webhook_rate.rate, nullif(s.tat, '-infinity') as tat, s.burst,
+       s.in_flight, s.max_in_flight, s.recovering_since is not null as recovering, (
+           select count(*) from (
+               select from webhook.pending as q
+               where q.endpoint_id = p.endpoint_id and (q.run_at, q.id) < (p.run_at, p.id) limit $2::int
+           ) as q
+       ) as ahead
+from webhook.deliveries as d
+join webhook.endpoint_sched as s on s.endpoint_id = d.endpoint_id
+left join webhook.pending as p on p.id = d.id
+left join webhook.held_delivery as h on h.delivery_id = d.id
+left join webhook.inflight as i on i.id = d.id
+left join webhook.claim_batch as b on b.claim_id = i.claim_id
+cross join lateral (
+    select case when s.recovering_since is null then s.rate else least(s.rate, 2 * power(2::float8, least(
+        10, extract(epoch from clock_timestamp() - s.recovering_since)::float8 / 2))) end as rate
+) as webhook_rate
+where d.id = $1::bigint
 
 -- name: delivery
 -- One delivery.
@@ -183,6 +227,54 @@ select $1::bigint as id, webhook.retry_delivery($1::bigint, $2::boolean, $3::tex
     where d.id = $1
 ) as state
 
+-- name: delivery_cancel
+-- Cancels one delivery: id, actor, reason. The state that it was in.
+select $1::bigint as id, webhook.cancel_delivery($1::bigint, $2::text, $3::text) as state_before, 'cancelled' as state
+
+-- name: delivery_hold
+-- Sets one delivery aside: id, actor, reason. The state that it was in.
+select $1::bigint as id, webhook.hold_delivery($1::bigint, $2::text, $3::text) as state_before, 'held' as state
+
+-- name: delivery_release
+-- Lets one delivery go: id, actor, reason. The state that it was in, and the one that it is in now, as for a retry.
+select $1::bigint as id, webhook.release_delivery($1::bigint, $2::text, $3::text) as state_before, (
+    select case s.state when 'enabled' then 'pending' else 'held' end
+    from webhook.deliveries as d join webhook.endpoint_sched as s on s.endpoint_id = d.endpoint_id
+    where d.id = $1
+) as state
+
+-- name: job_preview
+-- What a job would be about: action, filters as JSON, force, first id that is not meant or null. How many, and the first five ids.
+select p.matching, array_to_string(p.sample, ',') as sample
+from webhook.preview_job($1::text, $2::text::jsonb, $3::boolean, $4::bigint) as p
+
+-- name: job_create
+-- Creates a job: action, filters as JSON, rate or null, force, rows or null, first id that is not meant or null, actor, reason.
+select webhook.create_job($1::text, $2::text::jsonb, $3::float8, $4::boolean, $5::bigint, $6::bigint, $7::text, $8::text)
+
+-- name: jobs_page
+-- Jobs, the newest first: id, state, cursor, rows.
+select j.id, j.action, j.state, j.filters::text as filters, j.rate, j.total, j.done, j.skipped,
+       j.skipped_because::text as skipped_because, j.actor, j.reason, j.created_at, j.stepped_at, j.finished_at, j.forced
+from webhook.jobs as j
+where ($1::bigint is null or j.id = $1)
+  and ($2::text is null or j.state = $2)
+  and ($3::bigint is null or j.id < $3)
+order by j.id desc
+limit $4::int
+
+-- name: job_pause
+-- Pauses a job: id, actor, reason.
+select webhook.pause_job($1::bigint, $2::text, $3::text)
+
+-- name: job_resume
+-- Lets a paused job go on: id, actor, reason.
+select webhook.resume_job($1::bigint, $2::text, $3::text)
+
+-- name: job_cancel
+-- Ends a job before it is through: id, actor, reason.
+select webhook.cancel_job($1::bigint, $2::text, $3::text)
+
 -- name: attempts_page
 -- Attempts by filters: delivery, endpoint, outcome, started since, cursor (delivery and attempt), rows.
 select a.delivery_id, a.event_id, a.endpoint_id, a.attempt, a.started_at, a.duration_seconds, a.outcome, a.status,
@@ -195,6 +287,10 @@ where ($1::bigint is null or a.delivery_id = $1)
   and ($5::bigint is null or (a.delivery_id, a.attempt) < ($5, $6::int))
 order by a.delivery_id desc, a.attempt desc
 limit $7::int
+
+-- name: attempts_tail
+-- Attempts that were recorded since the call before: cursor, endpoint, tenant, outcome, only failed, rows. See functions/560_tail.sql.
+select webhook.tail_attempts($1::text, $2::bigint, $3::text, $4::text, $5::boolean, $6::int)
 
 -- name: stats
 -- What an operator looks at first, without counting a big table: each number is exact up to a bound of rows ($1), and
@@ -265,6 +361,34 @@ from (
     from pg_replication_slots as s where s.xmin is not null
 ) as h
 order by h.age_transactions desc, h.since limit 1
+
+-- name: top_queue
+-- The backlog and the worst endpoints: endpoints looked at, deliveries of each counted, endpoints shown, others to show (ids with commas).
+select b.backlog, b.is_estimate as backlog_is_estimate,
+       webhook.look_at_endpoints($1::int, $2::int, $3::int, string_to_array($4::text, ',')::bigint[])::text as queue
+from webhook.look_at_backlog() as b
+
+-- name: top_counters
+-- What Postgres counts by itself: events enqueued so far, connections and their limit, dead rows of the hot tables.
+select (select coalesce(sum(t.n_tup_ins), 0)::bigint from pg_stat_user_tables as t
+        where t.schemaname = 'webhook' and t.relname like 'event\_%' and t.relname <> 'event_kept') as enqueued,
+       (select count(*)::int from pg_stat_activity as a where a.datname = current_database()) as connections,
+       current_setting('max_connections')::int as connections_max,
+       (select coalesce(sum(t.n_dead_tup), 0)::bigint from pg_stat_user_tables as t
+        where t.schemaname = 'webhook' and t.relname ~ '^(pending|inflight|claim_batch|endpoint_sched|wake_.)$') as dead_rows,
+       extract(epoch from clock_timestamp())::float8 as now
+
+-- name: top_endpoints
+-- One look at every endpoint: how many in which state and circuit, and the ids of those that fail most. Reads the whole table: seldom.
+with now as materialized (
+    select s.endpoint_id, s.state, s.circuit, s.failures, s.failing_since from webhook.endpoint_sched as s
+)
+select count(*) filter (where n.state = 'enabled') as enabled, count(*) filter (where n.state = 'paused') as paused,
+       count(*) filter (where n.state = 'disabled') as disabled, count(*) filter (where n.failing_since is not null) as failing,
+       count(*) filter (where n.circuit = 'open') as circuits_open, count(*) filter (where n.circuit = 'half_open') as circuits_half_open,
+       array(select f.endpoint_id from now as f where f.failing_since is not null
+             order by f.failures desc, f.endpoint_id limit $1::int) as worst
+from now as n
 
 -- name: check_partitions
 -- How many weeks in a row, this one first, have a partition of each table that grows with time.

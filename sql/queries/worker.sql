@@ -42,6 +42,14 @@ select webhook.maintain(
 -- What the queue looks like just now, as one JSON document. See functions/260_sample.sql.
 select webhook.sample_queue()
 
+-- name: report_worker
+-- What a worker says of itself: name, report as JSON. Returns whether an operator has asked it to drain.
+select webhook.report_worker($1::text, $2::text::jsonb)
+
+-- name: forget_worker
+-- A worker that ends in good order: name.
+select webhook.forget_worker($1::text)
+
 -- name: schema
 -- What this database says of itself, or nothing if it was never migrated.
 select schema_version, oldest_worker, message_id_prefix, functions_hash from webhook.meta

@@ -126,7 +126,18 @@ async def test_an_operator_works_through_audited_functions(dsn: str, database: D
         ):
             await operator.rows(sql[name])
         await operator.rows(sql["stats"], 10, 10)
-        await operator.rows(sql["deliveries_page"], *[None] * 6, 10)
+        await operator.rows(sql["deliveries_page"], "{}", None, 10)
+        await operator.value(sql["deliveries_count"], "{}")
+        await operator.rows(sql["deliveries_payloads"], str(delivery))
+        await operator.rows(sql["delivery_facts"], delivery, 10)
+        await operator.rows(sql["delivery_hold"], delivery, "alice", "why")
+        await operator.rows(sql["delivery_release"], delivery, "alice", "why")
+        await operator.rows(sql["job_preview"], "cancel", "{}", False, None)
+        job = await operator.value(sql["job_create"], "cancel", "{}", None, False, None, None, "alice", "why")
+        for name in ("job_pause", "job_resume", "job_cancel"):
+            await operator.value(sql[name], job, "alice", "why")
+        await operator.rows(sql["jobs_page"], None, None, None, 10)
+        await operator.rows(sql["delivery_cancel"], delivery, "alice", "why")
         await operator.rows(sql["attempts_page"], *[None] * 6, 10)
         (begun,) = await operator.rows(sql["purge_begin"], "", None, "alice", "why")
         await operator.value(sql["purge_fan_out"], begun["purge"])
@@ -141,6 +152,7 @@ async def test_an_operator_works_through_audited_functions(dsn: str, database: D
     assert {
         "endpoint.create", "endpoint.set", "endpoint.rotate_key", "endpoint.pause", "endpoint.resume", "endpoint.disable",
         "endpoint.enable", "keys.rotate", "tenant.set", "delivery.retry", "events.purge",
+        "delivery.hold", "delivery.release", "delivery.cancel", "job.create", "job.pause", "job.resume", "job.cancel",
     } == {entry["action"] for entry in entries}  # fmt: skip
 
 
@@ -174,12 +186,17 @@ SEQUENCES = f"""
 """
 OPERATORS = """
     enqueue create_endpoint next_endpoint_id create_endpoint_with_keys set_endpoint pause_endpoint resume_endpoint
-    disable_endpoint enable_endpoint rotate_key keys_to_seal reseal_keys set_tenant retry_delivery
-    begin_purge purge_fan_out purge_events purge_endpoint purge_answers
+    disable_endpoint enable_endpoint rotate_key begin_endpoint_test keys_to_seal reseal_keys set_tenant retry_delivery
+    cancel_delivery hold_delivery release_delivery matching_pending matching_inflight matching_finished
+    preview_job create_job pause_job resume_job cancel_job begin_purge purge_fan_out purge_events purge_endpoint purge_answers
+    drain_workers tail_attempts look_at_backlog look_at_endpoints
 """
 ALLOWED = {
     "webhook_producer": ("enqueue enqueue_many", ""),
-    "webhook_worker": ("claim record extend plan_again withhold_endpoint has_due reap maintain sample_queue", "meta"),
+    "webhook_worker": (
+        "claim record extend plan_again withhold_endpoint has_due reap maintain sample_queue report_worker forget_worker",
+        "meta",
+    ),
     "webhook_operator": (OPERATORS, "all but endpoint_key"),
     "webhook_reader": ("", "attempts deliveries endpoint_keys events"),
 }

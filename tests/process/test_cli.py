@@ -21,6 +21,7 @@ import typer.main
 from worker import __version__
 from worker.cli import check, stats
 from worker.cli.app import BY_USE, app, main
+from worker.cli.export import PAYLOAD_ROWS
 from worker.cli.output import Format, emit_list
 from worker.cli.session import actor
 from worker.store.database import connect
@@ -146,7 +147,9 @@ def test_the_commands_are_the_agreed_ones() -> None:
         "migrate up, migrate status, migrate sql, run, endpoints add, endpoints list, endpoints show, endpoints set, "
         "endpoints pause, endpoints resume, endpoints disable, endpoints enable, endpoints import, enqueue, "
         "deliveries list, deliveries show, deliveries retry, attempts list, stats, check, version, demo, "
-        "endpoints rotate-key, endpoints keys, keys new, keys rotate, audit list"
+        "endpoints rotate-key, endpoints keys, keys new, keys rotate, audit list, "
+        "deliveries count, deliveries cancel, deliveries hold, deliveries release, deliveries export, "
+        "jobs list, jobs show, jobs pause, jobs resume, jobs cancel"
     )
 
     assert set(expected.split(", ")) <= set(COMMANDS)
@@ -180,7 +183,7 @@ def test_every_command_has_help_and_is_documented(words: str) -> None:
     assert [] == [option.opts[0] for option in options if option.opts[0] not in documentation]
 
 
-@pytest.mark.parametrize("words", COMMANDS.keys() - {"run", "demo", "migrate sql"})
+@pytest.mark.parametrize("words", COMMANDS.keys() - {"run", "demo", "migrate sql", "top", "completion"})
 def test_every_command_that_prints_data_takes_a_format(words: str) -> None:
     """--format is everywhere."""
     assert "--format" in [name for parameter in COMMANDS[words].params for name in parameter.opts]
@@ -208,7 +211,9 @@ def test_ok_is_0(cli: Cli) -> None:
         "bogus", "endpoints show x", "endpoints show 0", "endpoints show 9223372036854775808", "endpoints set 1",
         "endpoints set 1 --rate fast", "endpoints add", "endpoints add https://a.example --header nocolon",
         "endpoints list --state bogus", "deliveries list --state bogus", "deliveries list --since yesterday",
-        "deliveries list --limit 0", "deliveries retry", "deliveries retry 1 --state dead", "attempts list --after 7",
+        "deliveries list --limit 0", "deliveries retry", "deliveries retry 1 --state dead", "deliveries cancel", "jobs show x",
+        "deliveries retry --state dead --rate 0", "deliveries list --status 1000", "deliveries list --until tomorrow",
+        "attempts list --after 7",
         "enqueue a --payload 1 --file -", "enqueue a --payload 1 --in 1h --at 2030-01-01T00:00:00Z",
         "enqueue a --payload 1 --at 2030-01-01T00:00:00", "enqueue a --payload 1 --in soon", "stats --format xml",
         "run --slow-share 0", "run --slow-share 1.1", "run --slow-share nan", "run --slow-share half",
@@ -247,7 +252,8 @@ def test_a_bad_value_is_answered_with_the_allowed_ones(cli: Cli, line: str, sent
     [
         "endpoints list", "endpoints show 404", "endpoints set 404 --rate 1", "endpoints pause 404", "endpoints resume 404",
         "endpoints disable 404", "endpoints enable 404", "deliveries list", "deliveries show 404", "deliveries retry 404",
-        "deliveries retry --state dead", "attempts list",
+        "deliveries retry --state dead", "attempts list", "deliveries hold --tenant x", "deliveries cancel 404", "jobs list",
+        "jobs show 404", "jobs pause 404", "jobs cancel 404",
     ],
 )  # fmt: skip
 def test_nothing_matched_is_3(cli: Cli, line: str) -> None:
@@ -634,6 +640,7 @@ def test_deliveries_are_listed_with_the_views_columns(cli: Cli, query: Query, de
     assert view_columns(query, "webhook.deliveries") == list(record)
     assert [record] == [json.loads(line) for line in lines]
     assert ["sorry"] == [attempt["response"] for attempt in shown.pop("history")]
+    assert ["due: a worker takes it next. If it stays so, is one running? `webhook-worker check` says"] == shown.pop("why")
     assert record == shown
     assert ("http_status", 500, 1) == (record["last_error"], record["last_status"], record["attempts"])
 
@@ -672,7 +679,11 @@ def test_deliveries_are_filtered(cli: Cli, query: Query, deliver: Callable[..., 
     assert ([2, 1], [3]) == (matching(f"--endpoint {first}"), matching("--tenant b"))
     assert ([2], [2, 1], [3]) == (matching("--event-type y"), matching("--since 1h"), matching("--after 4 --limit 1"))
     assert [1] == matching(f"--state dead --endpoint {first} --tenant a --event-type x --since 1h")
-    assert [] == matching("--state in_flight")
+    assert ([], [3]) == (matching("--state in_flight"), matching("--until 12h"))
+    assert ([1], [1], [], []) == (
+        matching("--error http_status"), matching("--status 500"), matching("--error timeout"), matching("--status 404")
+    )  # fmt: skip
+    assert {"count": 2} == cli("deliveries", "count", "--tenant", "a", "--format", "json").json
 
 
 def test_a_delivered_delivery_is_retried_only_by_force(cli: Cli, query: Query, deliver: Callable[..., None]) -> None:
@@ -703,20 +714,94 @@ def test_a_retry_does_not_call_due_what_stays_held(cli: Cli, deliver: Callable[.
     assert "held" == cli("deliveries", "show", 1, "--format", "json").json["state"]
 
 
-@pytest.mark.fault(66)
-def test_a_bulk_retry_goes_on_where_it_was_interrupted(cli: Cli, query: Query, deliver: Callable[..., None]) -> None:
-    """Filters mean the dead; what was retried is not retried again, and when nothing is left it exits with 3."""
+def test_everything_that_matches_is_exported(cli: Cli) -> None:
+    """Lines or one array, with payloads if asked, more than a page of them; nothing that matches is 3."""
+    cli("endpoints", "add", URL, "--tenant", "t")
+    for n in range(PAYLOAD_ROWS + 2):
+        cli("enqueue", "a", "--payload", f'{{"n": {n}}}', "--tenant", "t")
+    lines = cli("deliveries", "export", "--tenant", "t", "--payload").out.splitlines()
+    listed = cli("deliveries", "list", "--tenant", "t", "--format", "json", "--limit", 1000).json
+    none = cli("deliveries", "export", "--tenant", "x", "--format", "json")
+
+    exported = [json.loads(line) for line in lines]
+    assert [f'{{"n": {n}}}' for n in reversed(range(PAYLOAD_ROWS + 2))] == [row.pop("payload") for row in exported]
+    assert {"application/json"} == {row.pop("content_type") for row in exported}
+    assert listed == exported == cli("deliveries", "export", "--tenant", "t", "--format", "json").json
+    assert (3, []) == (none.code, none.json)
+
+
+def test_deliveries_are_held_released_and_cancelled_by_id(cli: Cli, query: Query) -> None:
+    """`show` says who holds it and why; --dry-run changes nothing."""
+    cli("endpoints", "add", URL)
+    cli("enqueue", "a", "--payload", "1")
+    looked = cli("deliveries", "cancel", 1, 2, "--dry-run", "--format", "json")
+    held = cli("deliveries", "hold", 1, "--reason", "ticket 42", "--format", "json")
+    shown = cli("deliveries", "show", 1, "--format", "json").json
+    released = cli("deliveries", "release", 1, "--format", "json")
+    cancelled = cli("deliveries", "cancel", 1, 2, "--format", "json")
+    again = cli("deliveries", "hold", 1, "--format", "json")
+
+    assert ([{"id": 1, "state": "pending"}], True) == (looked.json, "nothing was changed" in looked.err)
+    assert [{"id": 1, "state_before": "pending", "state": "held"}] == held.json
+    assert ("held", True) == (
+        shown["state"],
+        f"held by {actor()} since" in shown["why"][0] and "(ticket 42)" in shown["why"][0],
+    )
+    assert [{"id": 1, "state_before": "held", "state": "pending"}] == released.json
+    assert (1, [{"id": 1, "state_before": "pending", "state": "cancelled"}]) == (cancelled.code, cancelled.json)
+    assert (1, "delivery 1 is cancelled. It has ended: there is nothing left to hold.") == (
+        again.code,
+        again.err.splitlines()[0],
+    )
+
+
+def test_a_bulk_change_is_shown_before_it_is_done(cli: Cli, query: Query, deliver: Callable[..., None]) -> None:
+    """Count, sample and effect; --dry-run stops there, and so does it where nobody can be asked."""
     cli("endpoints", "add", URL, "--tenant", "t")
     for _ in range(5):
         cli("enqueue", "a", "--payload", "1", "--tenant", "t")
     deliver("dead", "http_status")
-    first = cli("deliveries", "retry", "--tenant", "t", "--limit", 3, "--format", "json")
-    second = cli("deliveries", "retry", "--tenant", "t", "--format", "json")
-    third = cli("deliveries", "retry", "--tenant", "t")
+    line = ("deliveries", "retry", "--tenant", "t", "--rate", 0.5)
+    looked = cli(*line, "--dry-run", "--format", "json")
+    shown = cli(*line, "--dry-run")
+    asked = cli(*line)
+    forced = [cli("deliveries", *words.split(), "--yes") for words in ("retry --state delivered", "cancel --state dead")]
 
-    assert ([5, 4, 3], [2, 1]) == ([row["id"] for row in first.json], [row["id"] for row in second.json])
-    assert (0, True, 0, 3) == (first.code, "there are more" in first.err, second.code, third.code)
-    assert 5 == len(query("select id from webhook.pending"))
+    assert {"action": "retry", "matching": 5, "rate": 0.5, "seconds": 10}.items() <= looked.json.items()
+    assert [1, 2, 3, 4, 5] == [row["id"] for row in looked.json["sample"]]
+    assert "5 deliveries match, the oldest of them:\n  1  a for endpoint 1: dead, http_status\n" in shown.err
+    assert "0.5 a second, for about 0:00:10\n" in shown.err
+    assert (2, True) == (asked.code, "--dry-run" in asked.err)
+    assert [
+        (1, "webhook-worker: these are delivered"),
+        (1, "webhook-worker: only what is pending or held can be cancelled"),
+    ] == [(done.code, done.err.splitlines()[0]) for done in forced]
+    assert [] == query("select id from webhook.job")
+
+
+def test_a_bulk_change_is_a_job(cli: Cli, query: Query, deliver: Callable[..., None]) -> None:
+    """Left to the workers; listed, shown, paused, resumed and cancelled; run again it finds what is left."""
+    cli("endpoints", "add", URL, "--tenant", "t")
+    for _ in range(5):
+        cli("enqueue", "a", "--payload", "1", "--tenant", "t")
+    deliver("dead", "http_status")
+    line = ("deliveries", "retry", "--tenant", "t", "--yes", "--detach", "--format", "json")
+    made = cli(*line, "--rate", 50, "--limit", 3, "--reason", "fixed")
+    states = [cli("jobs", verb, 1, "--format", "json").json["state"] for verb in ("pause", "resume", "show")]
+    query("select webhook.job_step()")
+    second = cli(*line)
+    looked = cli("jobs", "cancel", 2, "--dry-run", "--format", "json")
+    ended = cli("jobs", "cancel", 2, "--format", "json")
+    followed = cli("jobs", "show", 1, "--follow", "--format", "json")
+
+    filters = {"state": "dead", "tenant": "t"}
+    assert {"action": "retry", "filters": filters, "rate": 50, "total": 3, "reason": "fixed"}.items() <= made.json.items()
+    assert ["paused", "running", "running"] == states
+    assert [1, 2, 3] == [row["id"] for row in query("select id from webhook.pending order by id")]
+    assert (2, "running", "cancelled") == (second.json["total"], looked.json["state"], ended.json["state"])
+    assert ("done", 3) == (followed.json["state"], followed.json["done"])
+    assert [2, 1] == [row["id"] for row in cli("jobs", "list", "--format", "json").json]
+    assert view_columns(query, "webhook.jobs") == list(made.json)
 
 
 # -- stats and check -------------------------------------------------------------------------------------------------

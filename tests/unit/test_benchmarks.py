@@ -3,10 +3,11 @@
 import json
 import math
 from collections import Counter
+from typing import Any
 
 import pytest
 
-from benchmarks import burst, endurance, fairness, fan_out, held_snapshot, idle, origins, receiver, sender, steps
+from benchmarks import bulk_retry, burst, endurance, fairness, fan_out, held_snapshot, idle, origins, receiver, sender, steps
 from benchmarks.__main__ import main
 from benchmarks.arrivals import Arrival, first_arrivals, latencies, percentile
 from benchmarks.compare.goals import judge
@@ -64,6 +65,29 @@ def test_burst_is_judged(bystander_seconds: float, peak_mb: float, committing: f
     came += [Arrival("/bystander", 5.0 + bystander_seconds, "b", 5.0), Arrival("/bystander", 15.02, "b", 15.0)]
     report = burst._judge(phases["burst"], phases["steady"], [1.0, 2.0, 2.0 + committing], came)
     assert report.holds == holds
+
+
+@pytest.mark.parametrize(
+    ("changes", "holds"),
+    [
+        ({}, True),
+        ({"exited": 1}, False),
+        ({"restarts": 1}, False),
+        ({"states": {"delivered": 1999, "dead": 1}}, False),
+        ({"planned": [n / 500 for n in range(1999)]}, False),
+        ({"planned": [n / 510 for n in range(2000)]}, False),
+        ({"arrived": [n / 500 for n in range(2001)]}, False),
+        ({"most_times": 2}, False),
+        ({"arrived": [max(n / 500, 0.9) for n in range(2000)]}, True),
+        ({"arrived": [max(n / 500, 1.3) for n in range(2000)]}, False),
+        ({"arrived": [n / 470 for n in range(2000)]}, False),
+    ],
+)
+def test_bulk_retry_is_judged(changes: dict[str, Any], *, holds: bool) -> None:
+    """A lost or second one, a rate that is not kept at the plan or at the receiver, a slow or failed job each fail it."""
+    even = [n / 500 for n in range(2000)]
+    good: dict[str, Any] = {"dead": 2000, "exited": 0, "restarts": 2, "states": {"delivered": 2000}, "most_times": 1}
+    assert holds == bulk_retry._judge(**{**good, "planned": even, "arrived": even, **changes}).holds
 
 
 @pytest.mark.parametrize(("seconds", "holds"), [(0.014, True), (0.016, False), (None, False)], ids=["good", "slow", "lost"])

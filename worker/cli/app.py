@@ -4,27 +4,34 @@ import sys
 
 from worker.cli import (
     attempts,
+    attempts_tail,
     audit,
     check,
+    completion,
     deliveries,
+    delivery_changes,
+    endpoint_test,
     endpoints,
     endpoints_import,
     enqueue,
     events,
     explain,
     forward,
+    jobs,
     keys,
     migrate,
     stats,
     tenants,
+    top,
     version,
+    workers,
 )
 from worker.cli.help import Commands, Group
 from worker.cli.session import guarded
 
 BY_USE = (
-    "migrate", "endpoints", "tenants", "enqueue", "run", "deliveries", "attempts", "stats", "check", "audit", "keys", "events",
-    "demo", "version",
+    "migrate", "endpoints", "tenants", "enqueue", "run", "deliveries", "jobs", "attempts", "workers", "stats", "top", "check",
+    "audit", "keys", "events", "demo", "completion", "version",
 )  # fmt: skip
 
 
@@ -46,20 +53,42 @@ app = Commands(
 )
 app.add_typer(migrate.app, name="migrate")
 forward.register_run(app)
-endpoints.app.command("import")(endpoints_import.import_file)
-endpoints.app.command()(explain.explain)
 app.add_typer(endpoints.app, name="endpoints")
 app.add_typer(tenants.app, name="tenants")
-app.command("enqueue")(enqueue.enqueue)
 app.add_typer(deliveries.app, name="deliveries")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(attempts.app, name="attempts")
-app.command("stats")(stats.stats)
-app.command("check")(check.check)
+app.add_typer(workers.app, name="workers")
 app.add_typer(audit.app, name="audit")
 app.add_typer(events.app, name="events")
 app.add_typer(keys.app, name="keys")
-app.command("version")(version.version)
 forward.register_demo(app)
+for group, command, example in (
+    (endpoints.app, endpoints_import.import_file, "endpoints import endpoints.jsonl --format jsonl > keys.jsonl"),
+    (endpoints.app, explain.explain, "endpoints explain https://example.com:8443/hook"),
+    (endpoints.app, endpoint_test.ping, "endpoints test 7"),
+    (app, enqueue.enqueue, "enqueue order.created --tenant acme --file order.json"),
+    (
+        deliveries.app,
+        delivery_changes.retry,
+        "deliveries retry --state dead --endpoint 7 --since 2d --rate 50 --reason 'their bug is fixed'",
+    ),
+    (
+        deliveries.app,
+        delivery_changes.cancel,
+        "deliveries cancel --tenant acme --event-type order.created --until 7d --reason 'out of date'",
+    ),
+    (deliveries.app, delivery_changes.hold, "deliveries hold 48213 48214 --reason 'ticket 42'"),
+    (deliveries.app, delivery_changes.release, "deliveries release 48213 48214"),
+    (attempts.app, attempts_tail.tail, "attempts tail --endpoint 7 --failed"),
+    (app, stats.stats, "stats"),
+    (app, top.top, "top"),
+    (app, check.check, "check --security"),
+    (app, completion.completion, "completion bash > /etc/bash_completion.d/webhook-worker"),
+    (app, version.version, "version"),
+):
+    name = example.split()[0 if group is app else 1]
+    group.command(name, epilog=f"Example: webhook-worker {example}")(command)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,6 +96,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def run() -> int:
         code = 0
+        completion.prepare_completion()
         try:
             app(argv, prog_name="webhook-worker")
         except SystemExit as finished:

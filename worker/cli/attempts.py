@@ -22,7 +22,7 @@ def group() -> None:
     """Keep `list` a command of its own: a single one would become the group."""
 
 
-@app.command("list")
+@app.command("list", epilog="Example: webhook-worker attempts list --endpoint 7 --outcome timeout --since 1h")
 def list_(
     delivery: Annotated[
         int | None, typer.Option("--delivery", parser=whole_number(), metavar="ID", help="Of this delivery.")

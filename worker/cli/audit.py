@@ -22,7 +22,7 @@ def group() -> None:
     """Keep `list` a command of its own: a single one would become the group."""
 
 
-@app.command("list")
+@app.command("list", epilog="Example: webhook-worker audit list --endpoint 7 --since 30d")
 def list_(
     endpoint: OfEndpoint = None,
     delivery: Annotated[

@@ -14,6 +14,7 @@ from worker.cli.options import (
     AllowPort,
     DatabaseUrl,
     DenyNetwork,
+    DryRun,
     Id,
     Limit,
     OutputFormat,
@@ -30,6 +31,7 @@ from worker.endpoints import CreatedEndpoint, EndpointKey, Endpoints, EndpointSe
 from worker.settings import GuardRails
 
 COLUMNS = ("id", "tenant", "url", "event_types", "state", "state_reason", "rate", "burst", "in_flight", "max_in_flight")
+WAITING_COUNTED_MAX = 10_000
 
 app = Commands(help="URLs that receive events.")
 
@@ -56,7 +58,9 @@ Asymmetric = Annotated[
 Headers = Annotated[list[str] | None, typer.Option("--header", metavar="'K: V'", help="Sent with every request (repeatable).")]
 
 
-@app.command()
+@app.command(
+    epilog="Example: webhook-worker endpoints add https://example.com/hook --tenant acme --event-type 'order.*' --rate 5"
+)
 def add(
     url: Annotated[str, typer.Argument(metavar="URL")],
     tenant: Annotated[str, typer.Option("--tenant", metavar="T", help="Whose endpoint it is.")] = "",
@@ -98,7 +102,7 @@ def add(
     _say_what_to_do_with(created.key)
 
 
-@app.command("list")
+@app.command("list", epilog="Example: webhook-worker endpoints list --tenant acme --state paused")
 def list_(
     tenant: Tenant = None,
     state: Annotated[
@@ -123,7 +127,7 @@ def list_(
         say(f"there are more: --after {page.after}")
 
 
-@app.command()
+@app.command(epilog="Example: webhook-worker endpoints show 7")
 def show(endpoint_id: Id, database_url: DatabaseUrl = None, format_: OutputFormat = Format.table) -> None:
     """Show one endpoint. The values of its headers are not shown: they may be credentials."""
 
@@ -133,7 +137,7 @@ def show(endpoint_id: Id, database_url: DatabaseUrl = None, format_: OutputForma
     emit_one(_shown(with_endpoints(database_url, work), format_), format_)
 
 
-@app.command("set")
+@app.command("set", epilog="Example: webhook-worker endpoints set 7 --rate none --reason 'they grew'")
 def set_(
     endpoint_id: Id,
     url: Annotated[str | None, typer.Option("--url", metavar="URL", help="Deliver there from now on.")] = None,
@@ -169,7 +173,7 @@ def set_(
     emit_one(_shown(endpoint, format_), format_)
 
 
-@app.command("rotate-key")
+@app.command("rotate-key", epilog="Example: webhook-worker endpoints rotate-key 7 --overlap 24h --reason yearly")
 def rotate_key(
     endpoint_id: Id,
     overlap: Annotated[
@@ -179,6 +183,7 @@ def rotate_key(
         str | None, typer.Option("--key", metavar="whsec_…", help="The new key; - reads it from stdin. Default: one is made.")
     ] = None,
     asymmetric: Asymmetric = False,
+    dry_run: DryRun = False,
     reason: Reason = "",
     database_url: DatabaseUrl = None,
     format_: OutputFormat = Format.table,
@@ -189,6 +194,9 @@ def rotate_key(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--overlap") from None
     text = None if key is None else _key(key)
+    if dry_run:
+        _say_what_would_end(endpoint_id, seconds, database_url, format_)
+        return
 
     async def work(endpoints: Endpoints) -> NewKey:
         return await endpoints.rotate_key(
@@ -200,7 +208,7 @@ def rotate_key(
     _say_what_to_do_with(made.key)
 
 
-@app.command()
+@app.command(epilog="Example: webhook-worker endpoints keys 7")
 def keys(endpoint_id: Id, database_url: DatabaseUrl = None, format_: OutputFormat = Format.table) -> None:
     """List its valid keys, the newest first: public halves, never secrets."""
 
@@ -210,13 +218,22 @@ def keys(endpoint_id: Id, database_url: DatabaseUrl = None, format_: OutputForma
     emit_list([asdict(key) for key in with_endpoints(database_url, work)], format_)
 
 
-@app.command()
-def pause(endpoint_id: Id, reason: Reason = "", database_url: DatabaseUrl = None, format_: OutputFormat = Format.table) -> None:
+@app.command(epilog="Example: webhook-worker endpoints pause 7 --reason 'their maintenance'")
+def pause(
+    endpoint_id: Id,
+    dry_run: DryRun = False,
+    reason: Reason = "",
+    database_url: DatabaseUrl = None,
+    format_: OutputFormat = Format.table,
+) -> None:
     """Hold its deliveries until it is resumed."""
+    if dry_run:
+        _say_what_would_be_held(endpoint_id, database_url, format_)
+        return
     _change_state("pause", endpoint_id, reason, database_url, format_)
 
 
-@app.command()
+@app.command(epilog="Example: webhook-worker endpoints resume 7")
 def resume(
     endpoint_id: Id, reason: Reason = "", database_url: DatabaseUrl = None, format_: OutputFormat = Format.table
 ) -> None:
@@ -224,15 +241,22 @@ def resume(
     _change_state("resume", endpoint_id, reason, database_url, format_)
 
 
-@app.command()
+@app.command(epilog="Example: webhook-worker endpoints disable 7 --reason unpaid")
 def disable(
-    endpoint_id: Id, reason: Reason = "", database_url: DatabaseUrl = None, format_: OutputFormat = Format.table
+    endpoint_id: Id,
+    dry_run: DryRun = False,
+    reason: Reason = "",
+    database_url: DatabaseUrl = None,
+    format_: OutputFormat = Format.table,
 ) -> None:
     """Hold its deliveries until it is enabled."""
+    if dry_run:
+        _say_what_would_be_held(endpoint_id, database_url, format_)
+        return
     _change_state("disable", endpoint_id, reason, database_url, format_)
 
 
-@app.command()
+@app.command(epilog="Example: webhook-worker endpoints enable 7")
 def enable(
     endpoint_id: Id, reason: Reason = "", database_url: DatabaseUrl = None, format_: OutputFormat = Format.table
 ) -> None:
@@ -284,6 +308,29 @@ def _change_state(action: str, endpoint_id: int, reason: str, database_url: str 
         say(f"endpoint {endpoint.id} is {endpoint.state}")
     else:
         emit_one(_shown(endpoint, format_), format_)
+
+
+def _say_what_would_be_held(endpoint_id: int, database_url: str | None, format_: Format) -> None:
+    """Show the endpoint as it is, and how much waits for it."""
+
+    async def work(endpoints: Endpoints) -> tuple[RegisteredEndpoint, int]:
+        return await endpoints.get(endpoint_id), await endpoints.count_waiting(endpoint_id, WAITING_COUNTED_MAX)
+
+    endpoint, waiting = with_endpoints(database_url, work)
+    if format_ is not Format.table:
+        emit_one(_shown(endpoint, format_), format_)
+    many = f"{waiting} or more" if waiting == WAITING_COUNTED_MAX else str(waiting)
+    say(f"dry run: nothing was changed; endpoint {endpoint_id} is {endpoint.state}, {many} deliveries wait and would be held")
+
+
+def _say_what_would_end(endpoint_id: int, overlap_seconds: float, database_url: str | None, format_: Format) -> None:
+    """Show the keys that are valid now, as `keys` does."""
+
+    async def work(endpoints: Endpoints) -> tuple[EndpointKey, ...]:
+        return await endpoints.keys(endpoint_id)
+
+    emit_list([asdict(key) for key in with_endpoints(database_url, work)], format_)
+    say(f"dry run: nothing was changed; a new key would sign, and these until {overlap_seconds:g} s later at most")
 
 
 def _settings(

@@ -15,7 +15,7 @@ from worker.settings import ConfigurationError, read_key_ring
 app = Commands(help="What signing keys are sealed with: a file of keys, of which the first seals and all unseal.")
 
 
-@app.command()
+@app.command(epilog="Example: webhook-worker keys new 2026-11")
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Like 2026-11; it is stored beside what the key seals.")],
     format_: OutputFormat = Format.table,
@@ -31,7 +31,7 @@ def new(
         emit_one({"line": line}, format_)
 
 
-@app.command()
+@app.command(epilog="Example: webhook-worker keys rotate --reason yearly")
 def rotate(reason: Reason = "", database_url: DatabaseUrl = None, format_: OutputFormat = Format.table) -> None:
     """Seal every signing key with the first key of the file, also those that were never sealed. Interrupted, run it again."""
     if not read_key_ring():

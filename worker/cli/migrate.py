@@ -15,7 +15,7 @@ from worker.store.sql import functions_hash, migrations, statements
 app = Commands(help="Bring a database to this release's schema, or show what is missing.")
 
 
-@app.command()
+@app.command(epilog="Example: webhook-worker migrate up")
 def up(database_url: DatabaseUrl = None, format_: OutputFormat = Format.table) -> None:
     """Apply what is missing, in one transaction. Safe to run by two at once."""
     applied = with_database(database_url, migrate_up)
@@ -23,7 +23,7 @@ def up(database_url: DatabaseUrl = None, format_: OutputFormat = Format.table) -
     say(f"applied: {', '.join(applied)}" if applied else "nothing to do: the schema is up to date")
 
 
-@app.command()
+@app.command(epilog="Example: webhook-worker migrate status")
 def status(database_url: DatabaseUrl = None, format_: OutputFormat = Format.table) -> None:
     """Show every migration of this release and of the database, and whether the functions are current."""
     rows = with_database(database_url, _status)
@@ -34,7 +34,7 @@ def status(database_url: DatabaseUrl = None, format_: OutputFormat = Format.tabl
         say(f"not as in this release: {', '.join(missing)}; `webhook-worker migrate up` applies what is missing")
 
 
-@app.command()
+@app.command(epilog="Example: webhook-worker migrate sql > schema.sql")
 def sql() -> None:
     """Print everything as a script for psql, without a database: for those who review, or may not run this."""
     parts = ["\\set ON_ERROR_STOP on", "begin;", statements()["migrate_begin"], *script(), "commit;"]

@@ -61,6 +61,7 @@ OutputFormat = Annotated[
     Format, typer.Option("--format", parser=one_of(Format), metavar="table|json|jsonl", help="How data is printed to stdout.")
 ]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit log.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 Limit = Annotated[
     int, typer.Option("--limit", parser=whole_number(ROWS_MAX), metavar="N", help="At most so many, up to 10000.")
 ]
@@ -86,14 +87,14 @@ def parse_moment(text: str, option: str) -> datetime:
     return moment.astimezone(UTC)
 
 
-def parse_since(text: str | None) -> datetime | None:
-    """Read `--since`: a duration ago, or a moment."""
+def parse_since(text: str | None, option: str = "--since") -> datetime | None:
+    """Read `--since` or `--until`: a duration ago, or a moment."""
     if text is None:
         return None
     try:
         return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
     except ValueError:
-        return parse_moment(text, "--since")
+        return parse_moment(text, option)
 
 
 def parse_headers(texts: Sequence[str]) -> dict[str, str]:

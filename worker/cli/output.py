@@ -43,6 +43,12 @@ def emit_one(record: Record, format_: Format) -> None:
         _write(f"{name.ljust(width)}  {cell(value)}".rstrip())
 
 
+def emit_line(record: Record, format_: Format, line: str) -> None:
+    """Print one record of a stream at once: as JSON, or to people as a line of its own."""
+    _write(safe(line) if format_ is Format.table else to_json(record))
+    sys.stdout.flush()
+
+
 def say(text: str) -> None:
     """Print a line of chatter to stderr."""
     sys.stderr.write(safe(text) + "\n")

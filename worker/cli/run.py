@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="webhook-worker run",
         description="Deliver webhooks until SIGTERM: then finish what is on the wire, give back the rest, and exit 0.",
+        epilog="Example: webhook-worker run --concurrency 128",
     )
     parser.add_argument(
         "--limits", metavar="FILE", help="the next three, as TOML; read again on SIGHUP, as long as no flag says otherwise"

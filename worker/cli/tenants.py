@@ -15,7 +15,7 @@ from worker.store.sql import statements
 app = Commands(help="Whose endpoints and events they are: their share of the workers, their backlog.")
 
 
-@app.command("list")
+@app.command("list", epilog="Example: webhook-worker tenants list")
 def list_(database_url: DatabaseUrl = None, format_: OutputFormat = Format.table) -> None:
     """List tenants by name. The backlog is counted for those with a limit, and never past it by more than one."""
 
@@ -28,7 +28,7 @@ def list_(database_url: DatabaseUrl = None, format_: OutputFormat = Format.table
         raise NothingMatchedError("there are no tenants")
 
 
-@app.command("set")
+@app.command("set", epilog="Example: webhook-worker tenants set acme --weight 2 --backlog-max 100000")
 def set_(
     tenant: Annotated[str, typer.Argument(metavar="TENANT", help="'' is the empty tenant.")],
     weight: Annotated[

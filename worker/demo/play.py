@@ -46,7 +46,9 @@ class Part:
 
 def main(argv: Sequence[str]) -> int:
     """Run the demo; 0 only if everything it promises held."""
-    argparse.ArgumentParser(prog="webhook-worker demo", description=__doc__).parse_args(argv)
+    argparse.ArgumentParser(prog="webhook-worker demo", description=__doc__, epilog="Example: webhook-worker demo").parse_args(
+        argv
+    )
     with embedded_postgres() as dsn:
         console.print("[bold]1[/] an embedded Postgres is up")
         return anyio.run(_play, dsn)

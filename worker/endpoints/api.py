@@ -137,6 +137,12 @@ class Endpoints:
         """Let a paused endpoint's deliveries go. A disabled endpoint is refused (DatabaseError, with a hint)."""
         await self._call("endpoint_resume", endpoint_id, self._actor, reason)
 
+    async def count_waiting(self, endpoint_id: int, count_max: int) -> int:
+        """Return how many of its deliveries wait or are held, counted up to `count_max`."""
+        (row,) = await self._call("endpoint_waiting", endpoint_id, count_max)
+        waiting: int = row["waiting"]
+        return waiting
+
     async def rotate_key(
         self,
         endpoint_id: int,

@@ -48,6 +48,17 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._failure: WireError | None = None
 
+    @property
+    def peer(self) -> str:
+        """The address and port at the other end."""
+        address = self._transport.get_extra_info("peername")
+        return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+
+    @property
+    def tls_version(self) -> str | None:
+        """The version of TLS that was agreed on; None without TLS."""
+        return None
+
     async def ready(self) -> None:
         """Wait until a request can be written: a plain connection is ready when it stands."""
 

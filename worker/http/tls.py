@@ -49,6 +49,11 @@ class TLSConnection(Connection):
         self._shaken: asyncio.Future[None] = self._loop.create_future()
         self._learned = False
 
+    @property
+    def tls_version(self) -> str | None:
+        """See `Connection`."""
+        return self._tls.version()
+
     async def ready(self) -> None:
         """Wait until keys are agreed on and the certificate is checked; WireError with a `tls_` reason if they are not."""
         try:

@@ -67,10 +67,17 @@ class SenderByTransport:
                 log.warning("transport %r could not be closed", name, exc_info=True)
 
 
-def make_sender(path: Path | None, resolver: Resolver, *, allow_http: bool, idle_max: int = IDLE_MAX) -> SenderByTransport:
+def make_sender(
+    path: Path | None,
+    resolver: Resolver,
+    *,
+    allow_http: bool,
+    idle_max: int = IDLE_MAX,
+    client: Callable[[Dialer, Pool], Client] = Client,
+) -> SenderByTransport:
     """Make the senders that a file describes, and the default one. TransportsError if it cannot be used.
 
-    Together they keep up to `idle_max` connections.
+    Together they keep up to `idle_max` connections. `client` makes what carries an exchange over ours.
     """
     entries = {DEFAULT: {}, **({} if path is None else _read(path))}
     directory = Path() if path is None else path.parent
@@ -78,7 +85,7 @@ def make_sender(path: Path | None, resolver: Resolver, *, allow_http: bool, idle
     senders: dict[str, Sender] = {}
     for name, entry in entries.items():
         try:
-            senders[name] = _sender(entry, directory, resolver, pool, allow_http=allow_http)
+            senders[name] = _sender(entry, directory, resolver, lambda dialer: client(dialer, pool), allow_http=allow_http)
         except Exception as error:
             raise TransportsError(f"transport {name!r} of {path}: {error}") from error
     return SenderByTransport(senders)
@@ -95,7 +102,9 @@ def _read(path: Path) -> dict[str, Any]:
     return entries
 
 
-def _sender(entry: Mapping[str, Any], directory: Path, resolver: Resolver, pool: Pool, *, allow_http: bool) -> Sender:
+def _sender(
+    entry: Mapping[str, Any], directory: Path, resolver: Resolver, client: Callable[[Dialer], Client], *, allow_http: bool
+) -> Sender:
     if "factory" in entry:
         if unknown := set(entry) - {"factory"}:
             raise ValueError(f"with a factory there is no {', '.join(sorted(unknown))}")
@@ -108,9 +117,9 @@ def _sender(entry: Mapping[str, Any], directory: Path, resolver: Resolver, pool:
             f"there is no setting {', '.join(sorted(unknown))}; there are factory, {', '.join(sorted(_TLS_SETTINGS))}"
         )
     if not entry:
-        return HttpSender(Client(Dialer(resolver), pool), allow_http=allow_http)
+        return HttpSender(client(Dialer(resolver)), allow_http=allow_http)
     tls = _tls(entry, directory)
-    return HttpSender(Client(Dialer(resolver, lambda: tls), pool), allow_http=allow_http)
+    return HttpSender(client(Dialer(resolver, lambda: tls)), allow_http=allow_http)
 
 
 def _tls(entry: Mapping[str, Any], directory: Path) -> ssl.SSLContext:

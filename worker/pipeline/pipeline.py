@@ -12,8 +12,8 @@ from anyio.abc import TaskGroup
 
 from worker.core.classify import decide
 from worker.core.clock import DatabaseClock
+from worker.core.message import message_headers, message_id
 from worker.core.model import Decision, Delivery, Exchange, Outcome, Request
-from worker.core.signing import sign
 from worker.pipeline.hand import Hand
 from worker.pipeline.leases import Leases
 from worker.pipeline.limits import Counts, Limits
@@ -299,18 +299,15 @@ class Pipeline:
 
     def _request(self, delivery: Delivery, payload: bytes) -> Request:
         endpoint = delivery.endpoint
-        message_id = f"msg_{self._message_id_prefix}_{delivery.event_id}"
-        timestamp = int(self._database_clock.unix(self._clock()))
+        headers = message_headers(
+            endpoint.keys,
+            message_id(self._message_id_prefix, delivery.event_id),
+            int(self._database_clock.unix(self._clock())),
+            payload,
+        )
         return Request(
             endpoint.url,
-            (
-                ("content-type", delivery.content_type),
-                ("user-agent", self._user_agent),
-                ("webhook-id", message_id),
-                ("webhook-timestamp", str(timestamp)),
-                ("webhook-signature", sign(endpoint.keys, message_id, timestamp, payload)),
-                *endpoint.headers,
-            ),
+            (("content-type", delivery.content_type), ("user-agent", self._user_agent), *headers, *endpoint.headers),
             payload,
             endpoint.timeout_seconds,
             endpoint.transport,

@@ -72,6 +72,14 @@ def _say(done: dict[str, Any]) -> None:
         log.info("made %d partitions ahead", done["partitions"])
     if "dropped" in done:
         log.info("dropped the partition %s: older than its retention", done["dropped"])
+    if "job_done" in done:
+        log.info(
+            "job %d is done: %s of %d deliveries, %d skipped",
+            done["job"],
+            done["action"],
+            done["job_done"],
+            done["job_skipped"],
+        )
     for tenant in done.get("backlog_near", ()):
         log.warning("tenant %s deliveries wait: at its backlog limit, enqueue fails", tenant)
     for tenant in done.get("backlog_back", ()):

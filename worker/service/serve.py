@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import anyio
@@ -19,6 +20,7 @@ from worker.http.resolver import Resolver
 from worker.http.transports import make_sender
 from worker.pipeline.limits import Limits
 from worker.pipeline.pipeline import Pipeline
+from worker.pipeline.ports import StoreError
 from worker.pipeline.tally import Tally
 from worker.service.compiling import settle_compiler
 from worker.service.health import Health
@@ -26,6 +28,7 @@ from worker.service.housekeeping import HouseCounts, keep_house
 from worker.service.measured import Measured
 from worker.service.monitor import monitor
 from worker.service.notify import ServiceManager
+from worker.service.presence import be_present
 from worker.service.sampler import Sampler
 from worker.service.status import feed_watchdog, tell_ready, tell_status
 from worker.settings import ConfigurationError, ListenAddress, Settings
@@ -83,6 +86,7 @@ async def serve(options: ServeOptions) -> bool:
             group.start_soon(_obey_signals, pipeline, options, manager, group.cancel_scope)
             group.start_soon(keep_house, store, options.retention, house)
             group.start_soon(_watch, pipeline)
+            group.start_soon(be_present, store, pipeline)
             group.start_soon(settle_compiler, lambda: pipeline.counts.claimed)
             if manager.listens or tally is not None:
                 group.start_soon(sampler.run)
@@ -98,6 +102,8 @@ async def serve(options: ServeOptions) -> bool:
             group.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(2):
+            with anyio.move_on_after(1), suppress(StoreError):  # else it is listed as silent for a while
+                await store.forget_me()
             await store.close()
             await sender.aclose()
     counts = pipeline.counts

@@ -2,7 +2,7 @@
 
 import base64
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -118,6 +118,16 @@ class PostgresStore:
         async with self._keeping:
             return await read_schema(self._house)
 
+    async def report(self, report: dict[str, Any]) -> bool:
+        """Write down what this worker says of itself; return whether an operator has asked it to drain."""
+        async with self._keeping:
+            return bool(await self._house.value(self._sql["report_worker"], self._worker, dumps(report)))
+
+    async def forget_me(self) -> None:
+        """Say that this worker ends, so that it is listed no more."""
+        async with self._keeping:
+            await self._house.value(self._sql["forget_worker"], self._worker)
+
     async def close(self) -> None:
         """Close the connections."""
         for database in (self._claims, self._records, self._leases, self._house, self._plans):
@@ -130,7 +140,7 @@ class PostgresStore:
             return known[1]
         if len(self._endpoints) >= ENDPOINTS_CACHED_MAX:
             self._endpoints.clear()
-        endpoint = _endpoint(id_, settings, self._key_ring)
+        endpoint = read_endpoint(id_, settings, self._key_ring)
         if not endpoint.withheld:
             self._endpoints[id_] = (settings["version"], settings["keys"]), endpoint
         return endpoint
@@ -146,7 +156,8 @@ class PostgresStore:
             await anyio.sleep(WITHHOLD_FAILED_SECONDS)
 
 
-def _endpoint(id_: int, settings: dict[str, Any], key_ring: KeyRing) -> Endpoint:
+def read_endpoint(id_: int, settings: Mapping[str, Any], key_ring: KeyRing) -> Endpoint:
+    """Read an endpoint as a claim tells of it; what is wrong with it is in `problem`."""
     headers = {name: str(value) for name, value in settings["headers"].items()}
     problem: str | None = None
     keys: tuple[Signer, ...] = ()

@@ -1,0 +1,50 @@
+"""Commands that go on until somebody ends them: they ask again and again, and outlive the database's absence."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import anyio
+
+from worker.store.database import Database, DatabaseUnavailableError, connect
+
+RETRY_SECONDS = 1.0
+
+Result = TypeVar("Result")
+
+
+async def ask_again(
+    dsn: str, ask: Callable[[Database], Awaitable[Result]], every_seconds: float, away: Callable[[str], None]
+) -> AsyncGenerator[Result, None]:
+    """Yield what `ask` returns, again and again. While the database is out of reach, say so once by `away`, and go on trying.
+
+    The first call may raise: a wrong address is no outage.
+    """
+    database = connect(dsn)
+    reached, is_away = False, False
+    try:
+        while True:
+            try:
+                result = await ask(database)
+            except DatabaseUnavailableError as error:
+                if not reached:
+                    raise
+                if not is_away:
+                    away(f"the database is out of reach, and is tried again: {error}")
+                is_away = True
+                await anyio.sleep(RETRY_SECONDS)
+                continue
+            if is_away:
+                away("the database is back")
+            reached, is_away = True, False
+            yield result
+            await anyio.sleep(every_seconds)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await database.close()
+
+
+def run_until_interrupted(work: Callable[[], Awaitable[None]]) -> None:
+    """Run it; Ctrl-C is how it ends well."""
+    with suppress(KeyboardInterrupt):
+        anyio.run(work)
