@@ -137,7 +137,8 @@ end;
 --    "more": whether it is worth asking again at once,
 --    "weights": {tenant: weight}, "endpoints": {id: {version, tenant, url, headers, timeout, retry, keys}},
 --    "deliveries": [[delivery id, endpoint id, attempt, attempts before the last manual retry,
---                    planned send as seconds after "now" or null, event id, content type, payload], …]}
+--                    planned send as seconds after "now" or null, event id, content type, payload], …],
+--    "traces": null, or {event id: trace context} of those events that have one}
 --
 -- The unit of scheduling is the endpoint. Those that may be due are in the run queue (`turn`) or have a timer that has fired
 -- (`next_at`). Both are locked, skipping those that another worker is visiting; their rows carry the token bucket and the
@@ -378,7 +379,8 @@ begin
         'deliveries', coalesce(json_agg(json_build_array(
             p.id, p.endpoint_id, p.attempt, p.attempts_before, case when p.rate is not null then p.send_after end,
             p.event_id, coalesce(e.content_type, k.content_type), coalesce(e.payload, k.payload)
-        ) order by p.send_after, p.id), '[]'))
+        ) order by p.send_after, p.id), '[]'),
+        'traces', json_object_agg(p.event_id, coalesce(e.trace, k.trace)) filter (where coalesce(e.trace, k.trace) is not null))
     into document
     from planned as p
     left join webhook.event as e on e.id = p.event_id and e.created_at = p.event_created_at

@@ -2,13 +2,22 @@
 
 import argparse
 import gc
-import logging
 import signal
 import sys
 from collections.abc import Sequence
 
 from worker.core.backoff import parse_duration
-from worker.settings import ConfigurationError, ExitCode, GuardRails, Settings, read_retention, without_password
+from worker.service import logs
+from worker.settings import (
+    ConfigurationError,
+    ExitCode,
+    GuardRails,
+    Settings,
+    is_tracing_wanted,
+    read_choice,
+    read_retention,
+    without_password,
+)
 
 DEFAULT_CONCURRENCY = 64
 CONCURRENCY_MAX = 10_000
@@ -25,14 +34,18 @@ def main(argv: Sequence[str]) -> int:
     """Run a worker until SIGTERM, or with --once until nothing is due; return the exit status."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.OK))  # nothing is claimed yet: nothing to drain
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
+        logs.set_up(
+            read_choice("log-format", logs.FORMATS, arguments.log_format),
+            read_choice("log-level", logs.LEVELS, arguments.log_level) or "info",
+        )
         settings = Settings.load(
             database_url=arguments.database_url,
             guards=GuardRails(arguments.allow_network, arguments.deny_network, arguments.allow_port, arguments.allow_http),
             transports=arguments.transports,
         )
         retention = read_retention({name: getattr(arguments, f"retain_{name}") for name in RETAINED})
+        tracing = is_tracing_wanted()
     except ConfigurationError as error:
         return _failed(error, ExitCode.CONFIGURATION)
 
@@ -47,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     limits = Limits.for_lanes(
         arguments.concurrency, arguments.drain_timeout, arguments.slow_share, calls_are_dear=sys.implementation.name == "pypy"
     )
-    options = ServeOptions(settings, limits, once=arguments.once, retention=retention)
+    options = ServeOptions(settings, limits, once=arguments.once, retention=retention, tracing=tracing)
     if sys.implementation.name == "cpython":
         # What a delivery makes dies by reference counts; what cycles there are can wait. A tenth of the CPU, and pauses.
         gc.freeze()
@@ -95,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--allow-http", action=argparse.BooleanOptionalAction, help="let plain http:// be sent")
     parser.add_argument("--transports", metavar="FILE", help="how endpoints are reached that need more than public TLS (TOML)")
+    parser.add_argument("--log-format", choices=logs.FORMATS, help="default: journal if stderr is systemd's, else text")
+    parser.add_argument("--log-level", choices=logs.LEVELS, help="say this, and what is more severe (default info)")
     for name, kept in RETAINED.items():
         parser.add_argument(
             f"--retain-{name.replace('_', '-')}", metavar="D", help=f"how long {kept} are kept (30d; 'never' drops none)"

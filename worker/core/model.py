@@ -46,7 +46,7 @@ class Delivery:
 
     `attempt` counts from 1, this one included; `attempts_before` of them came before the last manual retry.
     `send_at` is the planned send on the database's clock (Unix seconds), None for an endpoint without a rate.
-    `payload` is None if the event is gone.
+    `payload` is None if the event is gone. `trace` is the headers of the trace context that its producer gave, if any.
     """
 
     claim: Claim
@@ -58,19 +58,21 @@ class Delivery:
     event_id: int
     content_type: str
     payload: bytes | None
+    trace: tuple[tuple[str, str], ...] = ()
     parked: bool = False
     """Whether it had to wait for a lane that its endpoint may have."""
 
 
 @dataclass(slots=True)
 class Request:
-    """One HTTP request, ready to be written: everything but the connection."""
+    """One HTTP request, ready to be written: everything but the connection. `delivery` is what it is an attempt of."""
 
     url: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
     timeout_seconds: float
     transport: str = "default"
+    delivery: Delivery | None = None
 
 
 @dataclass(slots=True)

@@ -13,6 +13,8 @@ from worker.core.classify import decide
 from worker.core.clock import DatabaseClock
 from worker.core.model import Decision, Delivery, Exchange, Outcome, Request
 from worker.core.signing import sign
+from worker.core.trace import TRACE_HEADERS
+from worker.pipeline.failures import FailureLog
 from worker.pipeline.hand import Hand
 from worker.pipeline.leases import Leases
 from worker.pipeline.limits import Counts, Limits
@@ -57,6 +59,7 @@ class Pipeline:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.counts = Counts()
+        self.failures = FailureLog()
         self._claim_error: StoreError | None = None
         self.stopping = False
         self._store, self._sender, self._limits = store, sender, limits
@@ -266,11 +269,12 @@ class Pipeline:
                 ("webhook-id", message_id),
                 ("webhook-timestamp", str(timestamp)),
                 ("webhook-signature", sign(endpoint.keys, message_id, timestamp, payload)),
-                *endpoint.headers,
+                *(_traced(delivery) if delivery.trace else endpoint.headers),
             ),
             payload,
             endpoint.timeout_seconds,
             endpoint.transport,
+            delivery,
         )
 
     # -- classify ----------------------------------------------------------------------------------------------------
@@ -287,6 +291,8 @@ class Pipeline:
             self.counts.retried += 1
         else:
             self.counts.dead += 1
+        if decision.disposition != "delivered":
+            self.failures.note(delivery, decision, exchange, now)
         self._recorder.add(Outcome(delivery, decision, started, now - started, exchange))
 
     def _release(self, delivery: Delivery) -> None:
@@ -309,6 +315,12 @@ class Pipeline:
         await self._stop_requested.wait()
         await anyio.sleep(self._limits.drain_seconds)
         work.cancel()
+
+
+def _traced(delivery: Delivery) -> tuple[tuple[str, str], ...]:
+    """Custom headers, and the trace context; where an endpoint has one of its own, the event's counts: two would be none."""
+    own = tuple((name, value) for name, value in delivery.endpoint.headers if name.lower() not in TRACE_HEADERS)
+    return own + delivery.trace
 
 
 def _by_turns(deliveries: Iterable[Delivery]) -> list[Delivery]:

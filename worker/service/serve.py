@@ -6,6 +6,7 @@ import resource
 import secrets
 import signal
 import socket
+import time
 from dataclasses import dataclass, field
 
 import anyio
@@ -17,7 +18,9 @@ from worker.http.resolver import Resolver
 from worker.http.transports import make_sender
 from worker.pipeline.limits import Limits
 from worker.pipeline.pipeline import Pipeline
+from worker.pipeline.ports import Sender
 from worker.service.housekeeping import keep_house
+from worker.service.logs import say_always
 from worker.settings import Settings
 from worker.store.database import connect
 from worker.store.migrate import Schema, read_schema
@@ -30,12 +33,13 @@ log = logging.getLogger("worker")
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """How a worker process runs. `once`: end when nothing is due now; future retries stay."""
+    """How a worker process runs. `once`: end when nothing is due now; future retries stay. `tracing`: a span an attempt."""
 
     settings: Settings
     limits: Limits
     once: bool = False
     retention: Retention = field(default_factory=Retention)
+    tracing: bool = False
 
 
 async def serve(options: ServeOptions) -> bool:
@@ -46,9 +50,14 @@ async def serve(options: ServeOptions) -> bool:
     settings = options.settings
     schema = await _schema(settings.database_url)
     name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+    say_always(worker=name)
     store = PostgresStore(settings.database_url, name, settings.key_ring)
     idle_max = _idle_connections_max(options.limits.concurrency)
-    sender = make_sender(settings.transports, Resolver(settings.rules), allow_http=settings.allow_http, idle_max=idle_max)
+    sender: Sender = make_sender(
+        settings.transports, Resolver(settings.rules), allow_http=settings.allow_http, idle_max=idle_max
+    )
+    if options.tracing:
+        sender = _traced(sender, name)
     pipeline = Pipeline(
         store,
         sender,
@@ -69,12 +78,23 @@ async def serve(options: ServeOptions) -> bool:
         with anyio.CancelScope(shield=True), anyio.move_on_after(2):
             await store.close()
             await sender.aclose()
+    pipeline.failures.settle(time.monotonic(), all_of_them=True)
     counts = pipeline.counts
     log.info(
         "stopped: %d delivered, %d to be retried, %d dead, %d given back unsent, %d outcomes fenced off, %d not recorded",
         counts.delivered, counts.retried, counts.dead, counts.released, pipeline.fenced, pipeline.in_hand,
     )  # fmt: skip
     return not pipeline.in_hand
+
+
+def _traced(sender: Sender, worker: str) -> Sender:
+    """Trace what it sends, if what that needs is installed."""
+    try:
+        from worker.service.tracing import traced
+    except ImportError as error:
+        log.warning("OTEL_… asks for traces, and what makes them is missing: pip install 'webhook-worker[otel]' (%s)", error)
+        return sender
+    return traced(sender, worker)
 
 
 def _idle_connections_max(lanes: int) -> int:
@@ -108,12 +128,13 @@ async def _stop_on_signal(pipeline: Pipeline, process: anyio.CancelScope) -> Non
 
 
 async def _watch(pipeline: Pipeline) -> None:
-    """Say once that the database is away, and once that it is back."""
+    """Say once that the database is away, and once that it is back; and how many failures were not told of, a minute later."""
     away = False
     while True:
+        pipeline.failures.settle(time.monotonic())
         error = pipeline.store_error
         if error is not None and not away:
-            log.warning("the store fails, deliveries wait: %s", error)
+            log.warning("the store fails, deliveries wait: %s", error, extra={"error": type(error).__name__})
         elif error is None and away:
             log.info("the store is back")
         away = error is not None
