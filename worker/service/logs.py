@@ -51,6 +51,7 @@ def set_up(form: str | None = None, level: str = "info") -> None:
         handler.setFormatter(JsonFormatter() if chosen == "json" else TextFormatter())
     handler.addFilter(Sampled(time.monotonic))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of each call that a stop cuts short
 
 
 def say_always(**fields: Any) -> None:
