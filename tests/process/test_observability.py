@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections import Counter
+from pathlib import Path
 
 import anyio
 import pytest
@@ -103,3 +104,17 @@ async def test_a_collector_that_is_away_costs_no_delivery_and_no_exit(dsn: str, 
     assert (0, PARENT[:36]) == (status, sent[:36])
     assert sent[36:52] != PARENT[36:52]
     assert len([json.loads(line) for line in said.splitlines()]) < 10
+
+
+async def test_without_the_extra_it_says_so_and_delivers(dsn: str, database: Database, tmp_path: Path) -> None:
+    """The environment asks for traces, and nothing is installed that could make them: the context is passed on as it is."""
+    (tmp_path / "opentelemetry.py").write_text("raise ImportError('not installed')")
+    async with Receiver().listening() as receiver:
+        await add(database, receiver.url())
+        await database.value("select webhook.enqueue('t', '{}', traceparent => $1::text)", PARENT)
+        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "PYTHONPATH": str(tmp_path)}
+        with Worker(dsn, "--once", environment=environment) as worker:
+            status, said = await worker.wait()
+
+    assert (0, True) == (status, "pip install 'webhook-worker[otel]'" in said)
+    assert [PARENT] == [arrival.headers["traceparent"] for arrival in receiver.arrivals]
