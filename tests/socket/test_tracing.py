@@ -26,7 +26,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 GIVEN = (("traceparent", PARENT), ("tracestate", "congo=t61rcWkgMzE"))
 DELIVERY = Delivery(
-    Claim(1, 30.0, 0.0), 5, Endpoint(7, 1, "acme", "", (), 15.0, (), ()), 3, 0, None, 9, "text/plain", b"{}", GIVEN
+    Claim(1, 30.0, 0.0), 5, Endpoint(7, 1, "acme", "", (), 15.0, (), ()), 3, 0, None, 9, "text/plain", b"{}", trace=GIVEN
 )
 
 

@@ -58,9 +58,9 @@ class Delivery:
     event_id: int
     content_type: str
     payload: bytes | None
-    trace: tuple[tuple[str, str], ...] = ()
     parked: bool = False
     """Whether it had to wait for a lane that its endpoint may have."""
+    trace: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)

@@ -97,7 +97,7 @@ class MemoryStore(MemorySchedule):
             event = stored.event
             yield Delivery(
                 claim, id_, sched.config, stored.attempt, stored.attempts_before,
-                send_at, event.id, event.content_type, event.payload, trace_headers(event.trace),
+                send_at, event.id, event.content_type, event.payload, trace=trace_headers(event.trace),
             )  # fmt: skip
 
     async def record(self, outcomes: Sequence[Outcome], now: float) -> int:

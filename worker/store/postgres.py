@@ -60,7 +60,7 @@ class PostgresStore:
                 claim, id_, of[endpoint_id], attempt, attempts_before,
                 None if send_after is None else now + send_after,
                 event_id, content_type, None if payload is None else payload.encode(),
-                trace_headers(traces.get(str(event_id))) if traces else (),
+                trace=trace_headers(traces.get(str(event_id))) if traces else (),
             )
             for id_, endpoint_id, attempt, attempts_before, send_after, event_id, content_type, payload in rows
         ]  # fmt: skip
