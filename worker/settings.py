@@ -202,6 +202,29 @@ def read_metrics_endpoints(flag: int | None = None, environ: Mapping[str, str] |
     return int(text)
 
 
+def read_choice(
+    name: str, choices: Sequence[str], flag: str | None = None, environ: Mapping[str, str] | None = None
+) -> str | None:
+    """Return one of these words, as the flag `--name` or the environment says; None if neither does."""
+    variable = f"WEBHOOK_WORKER_{name.upper().replace('-', '_')}"
+    text = flag or (os.environ if environ is None else environ).get(variable) or None
+    if text is not None and text not in choices:
+        raise ConfigurationError(f"{f'--{name}' if flag else variable} is {text!r}; write one of {', '.join(choices)}")
+    return text
+
+
+def is_tracing_wanted(environ: Mapping[str, str] | None = None) -> bool:
+    """Return whether the environment names a collector for traces, as OpenTelemetry's specification has it."""
+    environ = os.environ if environ is None else environ
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip()
+    if exporter not in ("", "none", "otlp"):
+        raise ConfigurationError(f"OTEL_TRACES_EXPORTER is {exporter!r}; write otlp or none: nothing else is supported")
+    named = any(environ.get(name) for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
+    return exporter == "otlp" or (exporter == "" and named)
+
+
 def read_retention(flags: Mapping[str, str | None], environ: Mapping[str, str] | None = None) -> Retention:
     """Return how long what is finished is kept, given the flags by the words that follow `retain_`. 30 days by default."""
     environ = os.environ if environ is None else environ

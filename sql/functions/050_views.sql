@@ -8,11 +8,11 @@ from webhook.endpoint as e join webhook.endpoint_sched as s on s.endpoint_id = e
 
 create or replace view webhook.events as
 select e.id, e.tenant, e.event_type, e.created_at, e.content_type, e.payload, octet_length(e.payload) as payload_bytes,
-       e.operational
+       e.operational, split_part(e.trace, E'\n', 1) as traceparent, nullif(split_part(e.trace, E'\n', 2), '') as tracestate
 from (
-    select v.id, v.tenant, v.event_type, v.created_at, v.content_type, v.payload, v.operational from webhook.event as v
+    select v.id, v.tenant, v.event_type, v.created_at, v.content_type, v.payload, v.operational, v.trace from webhook.event as v
     union all  -- those whose partition was dropped, while a delivery needs them; the same row may be in both for a while
-    select k.id, k.tenant, k.event_type, k.created_at, k.content_type, k.payload, k.operational from webhook.event_kept as k
+    select k.id, k.tenant, k.event_type, k.created_at, k.content_type, k.payload, k.operational, k.trace from webhook.event_kept as k
     where not exists (select from webhook.event as v where v.id = k.id and v.created_at = k.created_at)
 ) as e;
 

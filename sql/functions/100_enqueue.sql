@@ -90,11 +90,27 @@ begin
 end
 $$;
 
+-- What is stored of a W3C trace context, https://www.w3.org/TR/trace-context/: traceparent, and after a line break tracestate, if that is
+-- valid, too; else null, as that says: nobody's event fails for its trace. A later version's traceparent is read as version 00.
+-- As worker/core/trace.py.
+create or replace function webhook.trace_context(traceparent text, tracestate text) returns text
+language sql immutable parallel safe
+begin atomic
+    select '00' || substr(traceparent, 3, 53) || case
+        when octet_length(tracestate) <= 512 and cardinality(string_to_array(tracestate, ',')) <= 32
+             and tracestate ~ '^[a-z0-9][a-z0-9_*/@-]*=[!-+.-<>-~ -]*(, *[a-z0-9][a-z0-9_*/@-]*=[!-+.-<>-~ -]*)*$'
+        then E'\n' || tracestate else '' end
+    where octet_length(traceparent) <= 255
+      and traceparent ~ '^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]*)?$'
+      and (length(traceparent) = 55 or left(traceparent, 2) <> '00');
+end;
+
 -- Its plans are made once a session: left to itself, Postgres makes one for each call as soon as it believes that to know the
 -- patterns is worth it. And none of them scans a table, whatever the statistics said at that time.
 create or replace function webhook.enqueue(
     event_type text, payload text, tenant text default '', idempotency_key text default null,
-    deliver_at timestamptz default now(), content_type text default 'application/json'
+    deliver_at timestamptz default now(), content_type text default 'application/json',
+    traceparent text default null, tracestate text default null
 ) returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -143,8 +159,9 @@ begin
             return first_id;
         end if;
     end if;
-    insert into webhook.event (id, created_at, tenant, event_type, content_type, payload)
-    values (new_id, now(), tenant, event_type, content_type, payload);
+    insert into webhook.event (id, created_at, tenant, event_type, content_type, payload, trace)
+    values (new_id, now(), tenant, event_type, content_type, payload,
+            case when traceparent is not null then webhook.trace_context(traceparent, tracestate) end);
     if cardinality(targets) > targets_max then
         if coalesce(current_setting('webhook.subscriptions_changed', true), '') = '' then
             insert into webhook.fan_out (event_id, event_created_at, tenant, event_type, payload_bytes, run_at, snapshot)
@@ -169,23 +186,26 @@ $$;
 
 create or replace function webhook.enqueue(
     event_type text, payload json, tenant text default '', idempotency_key text default null,
-    deliver_at timestamptz default now(), content_type text default 'application/json'
+    deliver_at timestamptz default now(), content_type text default 'application/json',
+    traceparent text default null, tracestate text default null
 ) returns bigint
 language sql
-return webhook.enqueue(event_type, payload::text, tenant, idempotency_key, deliver_at, content_type);
+return webhook.enqueue(event_type, payload::text, tenant, idempotency_key, deliver_at, content_type, traceparent, tracestate);
 
 create or replace function webhook.enqueue(
     event_type text, payload jsonb, tenant text default '', idempotency_key text default null,
-    deliver_at timestamptz default now(), content_type text default 'application/json'
+    deliver_at timestamptz default now(), content_type text default 'application/json',
+    traceparent text default null, tracestate text default null
 ) returns bigint
 language sql
-return webhook.enqueue(event_type, payload::text, tenant, idempotency_key, deliver_at, content_type);
+return webhook.enqueue(event_type, payload::text, tenant, idempotency_key, deliver_at, content_type, traceparent, tracestate);
 
 -- Thousands of events in one statement. Ids come back in input order; an event whose key was used before, earlier in
 -- this call or by anybody else, gives the first event's id.
 create or replace function webhook.enqueue_many(
     event_types text[], payloads text[], tenant text default '', idempotency_keys text[] default null,
-    deliver_at timestamptz default now(), content_type text default 'application/json'
+    deliver_at timestamptz default now(), content_type text default 'application/json',
+    traceparents text[] default null, tracestates text[] default null
 ) returns setof bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -199,10 +219,12 @@ declare
     targets_max bigint;
 begin
     if event_types is null or payloads is null or cardinality(event_types) <> cardinality(payloads)
-       or cardinality(idempotency_keys) <> cardinality(event_types) then
-        raise exception 'webhook.enqueue_many: % event types, % payloads, % idempotency keys',
+       or cardinality(idempotency_keys) <> cardinality(event_types)
+       or cardinality(traceparents) <> cardinality(event_types) or cardinality(tracestates) <> cardinality(event_types) then
+        raise exception 'webhook.enqueue_many: % event types, % payloads, % idempotency keys, % traceparents, % tracestates',
             coalesce(cardinality(event_types)::text, 'null'), coalesce(cardinality(payloads)::text, 'null'),
-            coalesce(cardinality(idempotency_keys)::text, 'no')
+            coalesce(cardinality(idempotency_keys)::text, 'no'), coalesce(cardinality(traceparents)::text, 'no'),
+            coalesce(cardinality(tracestates)::text, 'no')
             using errcode = 'invalid_parameter_value', hint = 'Give arrays of one length.';
     end if;
     select m.payload_bytes_max, m.fan_out_max, t.backlog, t.backlog_max, t.backlog_at into limits
@@ -237,9 +259,11 @@ begin
     perform pg_current_xact_id();
     -- An id that was not drawn at its own place belongs to an earlier event: nothing to queue for it.
     with stored as (
-        insert into webhook.event (id, created_at, tenant, event_type, content_type, payload)
-        select i.id, now(), enqueue_many.tenant, i.event_type, enqueue_many.content_type, i.payload
-        from unnest(event_ids, drawn_ids, event_types, payloads) as i (id, drawn_id, event_type, payload)
+        insert into webhook.event (id, created_at, tenant, event_type, content_type, payload, trace)
+        select i.id, now(), enqueue_many.tenant, i.event_type, enqueue_many.content_type, i.payload,
+               case when i.traceparent is not null then webhook.trace_context(i.traceparent, i.tracestate) end
+        from unnest(event_ids, drawn_ids, event_types, payloads, traceparents, tracestates)
+             as i (id, drawn_id, event_type, payload, traceparent, tracestate)
         where i.id = i.drawn_id
         returning event.id, event.event_type, octet_length(event.payload) as bytes
     ), topic as materialized (

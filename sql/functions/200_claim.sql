@@ -138,7 +138,8 @@ end;
 --    "weights": {tenant: weight}, "endpoints": {id: {version, tenant, url, headers, timeout, retry, keys}},
 --    "deliveries": [[delivery id, endpoint id, attempt, attempts before the last manual retry,
 --                    planned send as seconds after "now" or null, event id, content type, payload], …],
---    "ages": [[seconds since it became due, seconds since its event was enqueued], …] in the same order}
+--    "ages": [[seconds since it became due, seconds since its event was enqueued], …] in the same order,
+--    "traces": null, or {event id: trace context} of those events that have one}
 --
 -- The unit of scheduling is the endpoint. Those that may be due are in the run queue (`turn`) or have a timer that has fired
 -- (`next_at`). Both are locked, skipping those that another worker is visiting; their rows carry the token bucket and the
@@ -382,7 +383,8 @@ begin
         ) order by p.send_after, p.id), '[]'),
         'ages', json_agg(json_build_array(  -- of each delivery, in the same order
             extract(epoch from started - p.due_at)::float8, extract(epoch from started - p.event_created_at)::float8
-        ) order by p.send_after, p.id))
+        ) order by p.send_after, p.id),
+        'traces', json_object_agg(p.event_id, coalesce(e.trace, k.trace)) filter (where coalesce(e.trace, k.trace) is not null))
     into document
     from planned as p
     left join webhook.event as e on e.id = p.event_id and e.created_at = p.event_created_at

@@ -38,8 +38,8 @@ declare
     bytes_max constant bigint := 64 * 1024 * 1024;
     kept int;
 begin
-    insert into webhook.event_kept (id, created_at, tenant, event_type, content_type, payload, operational)
-    select m.id, m.created_at, m.tenant, m.event_type, m.content_type, m.payload, m.operational
+    insert into webhook.event_kept (id, created_at, tenant, event_type, content_type, payload, operational, trace)
+    select m.id, m.created_at, m.tenant, m.event_type, m.content_type, m.payload, m.operational, m.trace
     from (
         select b.*, sum(octet_length(b.payload)::bigint) over (order by b.id) - octet_length(b.payload) as bytes_before
         from (
@@ -96,8 +96,8 @@ begin
     select array_agg(o.ctid) into stray from (
         select e.ctid from webhook.event_default as e where e.created_at < older_than limit rows_max for update skip locked
     ) as o;
-    insert into webhook.event_kept (id, created_at, tenant, event_type, content_type, payload, operational)
-    select e.id, e.created_at, e.tenant, e.event_type, e.content_type, e.payload, e.operational
+    insert into webhook.event_kept (id, created_at, tenant, event_type, content_type, payload, operational, trace)
+    select e.id, e.created_at, e.tenant, e.event_type, e.content_type, e.payload, e.operational, e.trace
     from webhook.event_default as e
     where e.ctid = any (stray) and e.id in (select webhook.needed_events('-infinity', older_than))
     on conflict do nothing;

@@ -118,10 +118,10 @@ order by t.tenant
 select webhook.set_tenant($1::text, $2::text::jsonb, $3::text, $4::text)
 
 -- name: event_enqueue
--- One event: type, payload, tenant, idempotency key, when (null: now), seconds from now.
+-- One event: type, payload, tenant, idempotency key, when (null: now), seconds from now, traceparent.
 select webhook.enqueue(
     $1::text, $2::text, $3::text, $4::text,
-    coalesce($5::timestamptz, now()) + make_interval(secs => $6::float8)
+    coalesce($5::timestamptz, now()) + make_interval(secs => $6::float8), traceparent => $7::text
 )
 
 -- name: purge_look

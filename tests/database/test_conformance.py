@@ -37,7 +37,12 @@ class Bench(Protocol):
     def b(self) -> ReapingStore: ...
     async def add(self, tenant: str = "", **settings: Any) -> int: ...
     async def enqueue(
-        self, payload: str = "{}", event_type: str = "order.created", in_seconds: float = 0.0, tenant: str = ""
+        self,
+        payload: str = "{}",
+        event_type: str = "order.created",
+        in_seconds: float = 0.0,
+        tenant: str = "",
+        traceparent: str | None = None,
     ) -> int: ...
     async def weigh(self, tenant: str, weight: float) -> None: ...
     async def circuit(self, endpoint: int) -> str: ...
@@ -58,9 +63,15 @@ class MemoryBench:
         return self.store.add_endpoint(URL, tenant=tenant, **settings)
 
     async def enqueue(
-        self, payload: str = "{}", event_type: str = "order.created", in_seconds: float = 0.0, tenant: str = ""
+        self,
+        payload: str = "{}",
+        event_type: str = "order.created",
+        in_seconds: float = 0.0,
+        tenant: str = "",
+        traceparent: str | None = None,
     ) -> int:
-        return self.store.enqueue(event_type, payload.encode(), tenant=tenant, deliver_at=self.now + in_seconds)
+        at = self.now + in_seconds
+        return self.store.enqueue(event_type, payload.encode(), tenant=tenant, deliver_at=at, traceparent=traceparent)
 
     async def weigh(self, tenant: str, weight: float) -> None:
         self.store.set_tenant(tenant, weight)
@@ -97,11 +108,17 @@ class PostgresBench:
         return int(await self.database.value(sql, URL, tenant, json.dumps(settings)))
 
     async def enqueue(
-        self, payload: str = "{}", event_type: str = "order.created", in_seconds: float = 0.0, tenant: str = ""
+        self,
+        payload: str = "{}",
+        event_type: str = "order.created",
+        in_seconds: float = 0.0,
+        tenant: str = "",
+        traceparent: str | None = None,
     ) -> int:
         sql = """select webhook.enqueue($1::text, $2::text, $3::text,
-                                        deliver_at => clock_timestamp() + make_interval(secs => $4::float8))"""
-        return int(await self.database.value(sql, event_type, payload, tenant, in_seconds))
+                                        deliver_at => clock_timestamp() + make_interval(secs => $4::float8),
+                                        traceparent => $5::text)"""
+        return int(await self.database.value(sql, event_type, payload, tenant, in_seconds, traceparent))
 
     async def weigh(self, tenant: str, weight: float) -> None:
         await self.database.value(
@@ -1218,3 +1235,15 @@ async def test_told_once(bench: Bench) -> None:
         await record(bench.a, [first], "dead")
         await record(bench.a, [second], "retry", disable="gone")
     assert ["delivery.dead", "endpoint.disabled"] == [event_type for _, event_type, _ in await heard(bench)]
+
+
+async def test_a_trace_context_comes_with_the_delivery(bench: Bench) -> None:
+    """Of the event that has one, and of no other."""
+    await bench.add()
+    await bench.enqueue()
+    await bench.enqueue(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    await bench.enqueue(traceparent="none")
+    claimed = await bench.a.claim(10, 10_000)
+
+    expected = (("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),)
+    assert [(), expected, ()] == [d.trace for d in sorted(claimed.deliveries, key=lambda d: d.id)]

@@ -15,7 +15,9 @@ from worker.settings import (
     GuardRails,
     ListenAddress,
     Settings,
+    is_tracing_wanted,
     read_allow_http,
+    read_choice,
     read_database_url,
     read_key_ring,
     read_metrics_endpoints,
@@ -308,3 +310,35 @@ def test_a_bad_number_of_endpoints_is_refused(text: str) -> None:
     """The variable is named, and the bounds."""
     with pytest.raises(ConfigurationError, match=r"^WEBHOOK_WORKER_METRICS_ENDPOINTS is .*; write a number from 0 to 1000"):
         read_metrics_endpoints(None, {"WEBHOOK_WORKER_METRICS_ENDPOINTS": text})
+
+
+@pytest.mark.parametrize(
+    ("environ", "wanted"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4318/v1/traces"}, True),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
+        ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, False),
+        ({"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, False),
+    ],
+)
+def test_traces_are_made_if_a_collector_is_named(environ: dict[str, str], wanted: bool) -> None:
+    assert wanted == is_tracing_wanted(environ)
+
+
+def test_another_exporter_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="OTEL_TRACES_EXPORTER is 'zipkin'; write otlp or none"):
+        is_tracing_wanted({"OTEL_TRACES_EXPORTER": "zipkin"})
+
+
+def test_a_choice_is_the_flag_s_then_the_environment_s() -> None:
+    choices, environ = ("text", "json"), {"WEBHOOK_WORKER_LOG_FORMAT": "json"}
+
+    assert ["text", "json", None] == [
+        read_choice("log-format", choices, "text", environ),
+        read_choice("log-format", choices, None, environ),
+        read_choice("log-format", choices, None, {}),
+    ]
+    with pytest.raises(ConfigurationError, match="--log-format is 'xml'"):
+        read_choice("log-format", choices, "xml", environ)

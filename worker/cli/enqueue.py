@@ -10,6 +10,7 @@ from worker.cli.options import DatabaseUrl, OutputFormat, parse_moment
 from worker.cli.output import Format, emit_one, say
 from worker.cli.session import FailedError, with_database
 from worker.core.backoff import parse_duration
+from worker.core.trace import trace_context
 from worker.store.database import Database
 from worker.store.sql import statements
 
@@ -26,6 +27,10 @@ def enqueue(
     ] = None,
     at: Annotated[str | None, typer.Option("--at", metavar="TIME", help="Deliver then (RFC 3339).")] = None,
     in_: Annotated[str | None, typer.Option("--in", metavar="DURATION", help="Deliver after 90s, 15m, 2h …")] = None,
+    traceparent: Annotated[
+        str | None,
+        typer.Option("--traceparent", metavar="CONTEXT", help="The trace that it belongs to (W3C); receivers get it."),
+    ] = None,
     database_url: DatabaseUrl = None,
     format_: OutputFormat = Format.table,
 ) -> None:
@@ -34,6 +39,8 @@ def enqueue(
         raise typer.BadParameter("give --file or --payload, not both", param_hint="--payload")
     if at is not None and in_ is not None:
         raise typer.BadParameter("give --at or --in, not both", param_hint="--in")
+    if traceparent is not None and trace_context(traceparent) is None:
+        raise typer.BadParameter("it is not like 00-<32 hex digits>-<16 hex digits>-01", param_hint="--traceparent")
     moment = parse_moment(at, "--at") if at is not None else None
     delay = _seconds(in_) if in_ is not None else 0.0
     text = payload if payload is not None else _read(file or "-")
@@ -41,7 +48,7 @@ def enqueue(
 
     async def work(database: Database) -> int:
         enqueued: int = await database.value(
-            statements()["event_enqueue"], event_type, text, tenant, idempotency_key, moment, delay
+            statements()["event_enqueue"], event_type, text, tenant, idempotency_key, moment, delay, traceparent
         )
         return enqueued
 

@@ -2,18 +2,20 @@
 
 import argparse
 import gc
-import logging
 import signal
 import sys
 from collections.abc import Sequence
 
 from worker.cli.limits import LimitSettings, lanes, seconds, share
+from worker.service import logs
 from worker.settings import (
     METRICS_ENDPOINTS_MAX,
     ConfigurationError,
     ExitCode,
     GuardRails,
     Settings,
+    is_tracing_wanted,
+    read_choice,
     read_metrics_endpoints,
     read_metrics_listen,
     read_retention,
@@ -33,8 +35,11 @@ def main(argv: Sequence[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(ExitCode.OK))  # nothing is claimed yet: nothing to drain
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
+        logs.set_up(
+            read_choice("log-format", logs.FORMATS, arguments.log_format),
+            read_choice("log-level", logs.LEVELS, arguments.log_level) or "info",
+        )
         settings = Settings.load(
             database_url=arguments.database_url,
             guards=GuardRails(arguments.allow_network, arguments.deny_network, arguments.allow_port, arguments.allow_http),
@@ -45,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
         retention = read_retention({name: getattr(arguments, f"retain_{name}") for name in RETAINED})
         metrics_listen = read_metrics_listen(arguments.metrics_listen)
         metrics_endpoints = read_metrics_endpoints(arguments.metrics_endpoints)
+        tracing = is_tracing_wanted()
     except ConfigurationError as error:
         return _failed(error, ExitCode.CONFIGURATION)
 
@@ -63,6 +69,7 @@ def main(argv: Sequence[str]) -> int:
         metrics_listen=metrics_listen,
         metrics_endpoints=metrics_endpoints,
         read_limits=limit_settings.read if limit_settings.file else None,
+        tracing=tracing,
     )
     if sys.implementation.name == "cpython":
         # What a delivery makes dies by reference counts; what cycles there are can wait. A tenth of the CPU, and pauses.
@@ -121,6 +128,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="give the N busiest endpoints metrics of their own (default 0)",
     )
+    parser.add_argument("--log-format", choices=logs.FORMATS, help="default: journal if stderr is systemd's, else text")
+    parser.add_argument("--log-level", choices=logs.LEVELS, help="say this, and what is more severe (default info)")
     for name, kept in RETAINED.items():
         parser.add_argument(
             f"--retain-{name.replace('_', '-')}", metavar="D", help=f"how long {kept} are kept (30d; 'never' drops none)"

@@ -46,7 +46,7 @@ class Delivery:
 
     `attempt` counts from 1, this one included; `attempts_before` of them came before the last manual retry.
     `send_at` is the planned send on the database's clock (Unix seconds), None for an endpoint without a rate.
-    `payload` is None if the event is gone.
+    `payload` is None if the event is gone. `trace` is the headers of the trace context that its producer gave, if any.
     """
 
     claim: Claim
@@ -64,17 +64,19 @@ class Delivery:
     """When it became due, on the database's clock (Unix seconds); None where nobody asks."""
     created_at: float | None = None
     """When its event was enqueued, on the same clock."""
+    trace: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)
 class Request:
-    """One HTTP request, ready to be written: everything but the connection."""
+    """One HTTP request, ready to be written: everything but the connection. `delivery` is what it is an attempt of."""
 
     url: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
     timeout_seconds: float
     transport: str = "default"
+    delivery: Delivery | None = None
 
 
 @dataclass(slots=True)

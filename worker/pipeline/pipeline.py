@@ -14,6 +14,8 @@ from worker.core.classify import decide
 from worker.core.clock import DatabaseClock
 from worker.core.message import message_headers, message_id
 from worker.core.model import Decision, Delivery, Exchange, Outcome, Request
+from worker.core.trace import TRACE_HEADERS
+from worker.pipeline.failures import FailureLog
 from worker.pipeline.hand import Hand
 from worker.pipeline.leases import Leases
 from worker.pipeline.limits import Counts, Limits
@@ -60,6 +62,7 @@ class Pipeline:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.counts = Counts()
+        self.failures = FailureLog()
         self._claim_error: StoreError | None = None
         self.stopping = False
         self.turns = 0
@@ -307,10 +310,16 @@ class Pipeline:
         )
         return Request(
             endpoint.url,
-            (("content-type", delivery.content_type), ("user-agent", self._user_agent), *headers, *endpoint.headers),
+            (
+                ("content-type", delivery.content_type),
+                ("user-agent", self._user_agent),
+                *headers,
+                *(_traced(delivery) if delivery.trace else endpoint.headers),
+            ),
             payload,
             endpoint.timeout_seconds,
             endpoint.transport,
+            delivery,
         )
 
     # -- classify ----------------------------------------------------------------------------------------------------
@@ -327,6 +336,8 @@ class Pipeline:
             self.counts.retried += 1
         else:
             self.counts.dead += 1
+        if decision.disposition != "delivered":
+            self.failures.note(delivery, decision, exchange, now)
         self._recorder.add(Outcome(delivery, decision, started, now - started, exchange))
 
     def _release(self, delivery: Delivery, reason: str) -> None:
@@ -349,6 +360,12 @@ class Pipeline:
         await self._stop_requested.wait()
         await anyio.sleep(self._limits.drain_seconds)
         work.cancel()
+
+
+def _traced(delivery: Delivery) -> tuple[tuple[str, str], ...]:
+    """Custom headers, and the trace context; where an endpoint has one of its own, the event's counts: two would be none."""
+    own = tuple((name, value) for name, value in delivery.endpoint.headers if name.lower() not in TRACE_HEADERS)
+    return own + delivery.trace
 
 
 def _by_turns(deliveries: Iterable[Delivery]) -> list[Delivery]:

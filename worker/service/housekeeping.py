@@ -65,7 +65,12 @@ async def keep_house(store: House, retention: Retention, counts: HouseCounts) ->
 def _say(done: dict[str, Any]) -> None:
     """Log what an operator may want to know of."""
     if "failed" in done:
-        log.warning("housekeeping failed at %s, and will try again: %s", done["task"], done["failed"])
+        log.warning(
+            "housekeeping failed at %s, and will try again: %s",
+            done["task"],
+            done["failed"],
+            extra={"task": done["task"], "kind": done["task"]},
+        )
     if done.get("reconciled"):
         log.warning("reconciled %d endpoints that had due deliveries but no visit planned", done["reconciled"])
     if done.get("partitions"):
@@ -81,6 +86,6 @@ def _say(done: dict[str, Any]) -> None:
             done["job_skipped"],
         )
     for tenant in done.get("backlog_near", ()):
-        log.warning("tenant %s deliveries wait: at its backlog limit, enqueue fails", tenant)
+        log.warning("tenant %s deliveries wait: at its backlog limit, enqueue fails", tenant, extra={"kind": tenant})
     for tenant in done.get("backlog_back", ()):
-        log.warning("tenant %s deliveries wait: well below its backlog limit again", tenant)
+        log.warning("tenant %s deliveries wait: well below its backlog limit again", tenant, extra={"kind": tenant})

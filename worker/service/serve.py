@@ -20,11 +20,12 @@ from worker.http.resolver import Resolver
 from worker.http.transports import make_sender
 from worker.pipeline.limits import Limits
 from worker.pipeline.pipeline import Pipeline
-from worker.pipeline.ports import StoreError
+from worker.pipeline.ports import Sender, StoreError
 from worker.pipeline.tally import Tally
 from worker.service.compiling import settle_compiler
 from worker.service.health import Health
 from worker.service.housekeeping import HouseCounts, keep_house
+from worker.service.logs import say_always
 from worker.service.measured import Measured
 from worker.service.monitor import monitor
 from worker.service.notify import ServiceManager
@@ -43,7 +44,7 @@ log = logging.getLogger("worker")
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """How a worker process runs. `once`: end when nothing is due now; future retries stay.
+    """How a worker process runs. `once`: end when nothing is due now; future retries stay. `tracing`: a span an attempt.
 
     `read_limits` reads the limits again, on SIGHUP, and may raise ConfigurationError; without it, SIGHUP drains like SIGTERM.
     """
@@ -55,6 +56,7 @@ class ServeOptions:
     metrics_listen: ListenAddress | None = None
     metrics_endpoints: int = 0
     read_limits: Callable[[], Limits] | None = None
+    tracing: bool = False
 
 
 async def serve(options: ServeOptions) -> bool:
@@ -65,9 +67,14 @@ async def serve(options: ServeOptions) -> bool:
     settings, manager = options.settings, ServiceManager()
     schema = await _schema(settings.database_url)
     name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+    say_always(worker=name)
     store = PostgresStore(settings.database_url, name, settings.key_ring)
     idle_max = _idle_connections_max(options.limits.concurrency)
-    sender = make_sender(settings.transports, Resolver(settings.rules), allow_http=settings.allow_http, idle_max=idle_max)
+    sender: Sender = make_sender(
+        settings.transports, Resolver(settings.rules), allow_http=settings.allow_http, idle_max=idle_max
+    )
+    if options.tracing:
+        sender = _traced(sender, name)
     tally = None if options.metrics_listen is None else Tally()
     pipeline = Pipeline(
         store,
@@ -106,12 +113,23 @@ async def serve(options: ServeOptions) -> bool:
                 await store.forget_me()
             await store.close()
             await sender.aclose()
+    pipeline.failures.settle(time.monotonic(), all_of_them=True)
     counts = pipeline.counts
     log.info(
         "stopped: %d delivered, %d to be retried, %d dead, %d given back unsent, %d outcomes fenced off, %d not recorded",
         counts.delivered, counts.retried, counts.dead, counts.released, pipeline.fenced, pipeline.in_hand,
     )  # fmt: skip
     return not pipeline.in_hand
+
+
+def _traced(sender: Sender, worker: str) -> Sender:
+    """Trace what it sends, if what that needs is installed."""
+    try:
+        from worker.service.tracing import traced
+    except ImportError as error:
+        log.warning("OTEL_… asks for traces, and what makes them is missing: pip install 'webhook-worker[otel]' (%s)", error)
+        return sender
+    return traced(sender, worker)
 
 
 def _idle_connections_max(lanes: int) -> int:
@@ -166,12 +184,13 @@ def _reload(pipeline: Pipeline, read_limits: Callable[[], Limits]) -> None:
 
 
 async def _watch(pipeline: Pipeline) -> None:
-    """Say once that the database is away, and once that it is back."""
+    """Say once that the database is away, and once that it is back; and how many failures were not told of, a minute later."""
     away = False
     while True:
+        pipeline.failures.settle(time.monotonic())
         error = pipeline.store_error
         if error is not None and not away:
-            log.warning("the store fails, deliveries wait: %s", error)
+            log.warning("the store fails, deliveries wait: %s", error, extra={"error": type(error).__name__})
         elif error is None and away:
             log.info("the store is back")
         away = error is not None

@@ -15,6 +15,7 @@ import anyio.lowlevel
 
 from worker.core.circuit import RECOVERY_SECONDS
 from worker.core.model import Claim, Decision, Delivery, Outcome
+from worker.core.trace import trace_headers
 from worker.pipeline.ports import NOBODY, Avoid, Claimed, StoreError
 from worker.store.memory_operational import died
 from worker.store.memory_schedule import QUANTUM, MemorySchedule, Told, wanted
@@ -96,7 +97,7 @@ class MemoryStore(MemorySchedule):
             event = stored.event
             yield Delivery(
                 claim, id_, sched.config, stored.attempt, stored.attempts_before,
-                send_at, event.id, event.content_type, event.payload,
+                send_at, event.id, event.content_type, event.payload, trace=trace_headers(event.trace),
             )  # fmt: skip
 
     async def record(self, outcomes: Sequence[Outcome], now: float) -> int:

@@ -11,6 +11,7 @@ from worker.core.backoff import DEFAULT_SCHEDULE, parse_schedule
 from worker.core.circuit import Circuit
 from worker.core.model import Endpoint
 from worker.core.signing import SigningKey
+from worker.core.trace import trace_context
 from worker.pipeline.ports import StoreError
 from worker.store.memory_operational import changed, document
 
@@ -34,6 +35,7 @@ class StoredEvent:
     payload: bytes
     content_type: str
     operational: bool = False
+    trace: str | None = None
 
 
 @dataclass(slots=True)
@@ -142,6 +144,8 @@ class MemoryTables:
         idempotency_key: str | None = None,
         deliver_at: float | None = None,
         content_type: str = "application/json",
+        traceparent: str | None = None,
+        tracestate: str | None = None,
     ) -> int:
         """Queue an event for the tenant's subscribed endpoints; return its id, or the first one's of the same key."""
         event_id = len(self.events) + 1
@@ -149,7 +153,8 @@ class MemoryTables:
             first = self._idempotency_keys.setdefault((tenant, idempotency_key), event_id)
             if first != event_id:
                 return first
-        event = StoredEvent(event_id, tenant, event_type, payload, content_type)
+        trace = trace_context(traceparent, tracestate)
+        event = StoredEvent(event_id, tenant, event_type, payload, content_type, trace=trace)
         run_at = self._clock() if deliver_at is None else deliver_at
         self._queue(event, self._subscribers(tenant, patterns(event_type)), run_at)
         return event_id

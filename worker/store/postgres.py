@@ -13,6 +13,7 @@ from worker.core.model import Claim, Delivery, Endpoint, Outcome
 from worker.core.retention import Retention
 from worker.core.sealing import CannotUnsealError, KeyRing
 from worker.core.signing import Ed25519Key, Signer, SigningKey
+from worker.core.trace import trace_headers
 from worker.pipeline.ports import NOBODY, Avoid, Claimed, StoreError
 from worker.store.codec import dumps, loads
 from worker.store.database import Database, connect
@@ -54,12 +55,13 @@ class PostgresStore:
         for endpoint in of.values():
             if endpoint.withheld:
                 await self._withhold(endpoint)
-        now, rows = document["now"], document["deliveries"]
+        now, rows, traces = document["now"], document["deliveries"], document["traces"] or {}
         deliveries = [
             Delivery(
                 claim, id_, of[endpoint_id], attempt, attempts_before,
                 None if send_after is None else now + send_after,
                 event_id, content_type, None if payload is None else payload.encode(), False, now - due, now - created,
+                trace=trace_headers(traces.get(str(event_id))) if traces else (),
             )
             for (id_, endpoint_id, attempt, attempts_before, send_after, event_id, content_type, payload), (due, created)
             in zip(rows, document["ages"], strict=True)
@@ -150,9 +152,15 @@ class PostgresStore:
         try:
             async with self._planning:
                 if await self._plans.value(self._sql["withhold"], endpoint.id, self._worker, endpoint.problem):
-                    log.error("endpoint %d is paused: %s", endpoint.id, endpoint.problem)
+                    log.error("endpoint %d is paused: %s", endpoint.id, endpoint.problem, extra={"endpoint_id": endpoint.id})
         except StoreError as error:  # it is given back all the same, and the next claim of it tries again
-            log.warning("endpoint %d cannot be paused (%s), though %s", endpoint.id, error, endpoint.problem)
+            log.warning(
+                "endpoint %d cannot be paused (%s), though %s",
+                endpoint.id,
+                error,
+                endpoint.problem,
+                extra={"endpoint_id": endpoint.id},
+            )
             await anyio.sleep(WITHHOLD_FAILED_SECONDS)
 
 
