@@ -3,6 +3,7 @@
 import argparse
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -23,7 +24,8 @@ DEFAULT_SLOW_SHARE = 0.5
 
 def main(argv: Sequence[str]) -> int:
     """Run a worker until SIGTERM, or with --once until nothing is due; return the exit status."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.OK))  # nothing is claimed yet: nothing to drain
+    # Nothing is claimed yet: nothing to drain. At once, since an exception may be swallowed by whatever the signal interrupts.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(ExitCode.OK))
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
