@@ -1,6 +1,7 @@
--- Which deliveries match a filter: {state, endpoint_id, tenant, event_type, created_since, created_before, last_error (its first word,
--- an outcome), last_status; set_aside: whether an operator holds it}; what is not given does not filter. One function a table. They are plain SQL and run with the caller's
--- rights, so that the planner sees through them: what the caller adds (a range of ids, an order, a limit) uses the indexes.
+-- Which deliveries match a filter: {state, endpoint_id, tenant, event_type, created_since, created_before, last_error (its first
+-- word, an outcome), last_status; set_aside: whether an operator holds it}; what is not given does not filter. One function a table.
+-- They are plain SQL and run with the caller's rights, so that the planner sees through them: what the caller adds (a range of ids,
+-- an order, a limit) uses the indexes.
 
 create or replace function webhook.matching_pending(filters jsonb) returns table (id bigint, endpoint_id bigint)
 language sql stable

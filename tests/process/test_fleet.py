@@ -12,7 +12,7 @@ from itertools import cycle
 
 import anyio
 import pytest
-from fleet import Receiver, Worker, pythons, until
+from fleet import ROOT, Receiver, Worker, pythons, until
 from standardwebhooks.webhooks import Webhook
 from svix.webhooks import Webhook as SvixWebhook
 
@@ -351,6 +351,35 @@ async def test_no_database_exits_4() -> None:
     with Worker("postgresql://nobody@127.0.0.1:1/none") as worker:
         status, said = await worker.wait()
     assert (4, 1) == (status, len(said.strip().splitlines())), said
+
+
+TOLD_TO_STOP_IN_A_FINALIZER = """
+import gc, os, signal, sys
+from worker.cli import run
+
+class Garbage:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(100_000):
+            pass
+
+def parser():
+    Garbage()
+    gc.collect()
+    gc.collect()
+    sys.exit(9)
+
+run._parser = parser
+run.main([])
+"""
+
+
+@pytest.mark.parametrize("python", pythons())
+def test_sigterm_while_it_starts(python: str) -> None:
+    """It is heeded wherever it comes, in a finalizer too, where an exception is swallowed and the worker stays for ever."""
+    done = subprocess.run([python, "-c", TOLD_TO_STOP_IN_A_FINALIZER], cwd=ROOT, check=False, capture_output=True)
+
+    assert (0, b"") == (done.returncode, done.stderr)
 
 
 def test_run_help_is_light() -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -32,8 +33,9 @@ RETAINED = {
 
 def main(argv: Sequence[str]) -> int:
     """Run a worker until SIGTERM, or with --once until nothing is due; return the exit status."""
+    # Nothing is claimed yet: nothing to drain. At once, since an exception may be swallowed by whatever the signal interrupts.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(ExitCode.OK))  # nothing is claimed yet: nothing to drain
+        signal.signal(number, lambda *_: os._exit(ExitCode.OK))
     arguments = _parser().parse_args(argv)
     try:
         logs.set_up(
