@@ -21,9 +21,10 @@ install: .venv/.installed ## set up .venv (CPython): the project, its tools, an 
 demo: install ## see it work: receivers of five kinds, 1,000 events, every promise checked, under a minute
 	.venv/bin/webhook-worker demo
 
-# What only reckons, or asks a database, can share the processors; what measures, kills and waits is alone. MARKS='not sql' leaves out.
+# What only asks a database can share the processors; what measures, kills and waits is alone. MARKS='not sql' leaves out.
 define tests
-$(1) -m pytest -n auto -m '$(MARKS)' tests/unit tests/simulation tests/database
+$(1) -m pytest -m '$(MARKS)' tests/unit
+$(1) -m pytest -n auto -m '$(MARKS)' tests/simulation tests/database
 $(1) -m pytest -m '$(MARKS)' tests/socket tests/process
 endef
 

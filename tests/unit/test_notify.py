@@ -68,12 +68,12 @@ def test_it_is_gone(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize(
-    ("usec", "pid", "seconds"),
-    [("60000000", os.getpid(), 60.0), ("60000000", 1, None), ("", os.getpid(), None), ("0", os.getpid(), None), ("x", 1, None)],
+    ("usec", "meant", "seconds"),
+    [("60000000", True, 60.0), ("60000000", False, None), ("", True, None), ("0", True, None), ("x", False, None)],
 )
-def test_watchdog_seconds(usec: str, pid: int, seconds: float | None) -> None:
+def test_watchdog_seconds(usec: str, meant: bool, seconds: float | None) -> None:
     """The watchdog's time is that of WATCHDOG_USEC, if it is meant for this process."""
-    environ = {"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": usec, "WATCHDOG_PID": str(pid)}
+    environ = {"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": usec, "WATCHDOG_PID": str(os.getpid() if meant else 1)}
     assert seconds == ServiceManager(environ).watchdog_seconds
 
 
