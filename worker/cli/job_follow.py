@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import anyio
 
+from worker.cli.live import run_until_interrupted
 from worker.cli.output import say
 from worker.cli.session import NothingMatchedError, with_database
-from worker.store.database import Database, Row
+from worker.settings import Settings
+from worker.store.database import Database, Row, connect
 from worker.store.sql import statements
 
 LOOK_SECONDS = 0.5
@@ -35,24 +37,27 @@ async def read_job(database: Database, job_id: int) -> Row:
 
 def follow(database_url: str | None, job_id: int) -> Row:
     """Show how a job gets on, until it has ended or somebody presses Ctrl-C; return it as it is then."""
+    dsn = Settings.load(database_url=database_url).database_url
 
-    async def watch(database: Database) -> Row:
-        with _shown(await read_job(database, job_id)) as show:
-            while True:
-                job = await read_job(database, job_id)
-                show(job)
-                if job["finished_at"] is not None:
-                    return job
-                await anyio.sleep(LOOK_SECONDS)
+    async def watch() -> Row:
+        database = connect(dsn)
+        try:
+            with _shown(await read_job(database, job_id)) as show:
+                while True:
+                    job = await read_job(database, job_id)
+                    show(job)
+                    if job["finished_at"] is not None:
+                        return job
+                    await anyio.sleep(LOOK_SECONDS)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await database.close()
 
-    async def once(database: Database) -> Row:
-        return await read_job(database, job_id)
-
-    try:
-        return with_database(database_url, watch)
-    except KeyboardInterrupt:
-        say(f"left: the workers go on with job {job_id}. Join it again: webhook-worker jobs show {job_id} --follow")
-        return with_database(database_url, once)
+    ended = run_until_interrupted(watch)
+    if ended is not None:
+        return ended
+    say(f"left: the workers go on with job {job_id}. Join it again: webhook-worker jobs show {job_id} --follow")
+    return with_database(database_url, lambda database: read_job(database, job_id))
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Commands that go on until somebody ends them: they ask again and again, and outlive the database's absence."""
 
+import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -44,7 +45,28 @@ async def ask_again(
             await database.close()
 
 
-def run_until_interrupted(work: Callable[[], Awaitable[None]]) -> None:
-    """Run it; Ctrl-C is how it ends well."""
-    with suppress(KeyboardInterrupt):
-        anyio.run(work)
+def run_until_interrupted(work: Callable[[], Awaitable[Result]]) -> Result | None:
+    """Run it; return None if Ctrl-C ended it, which is how it ends well.
+
+    By a cancel scope, which goes on cancelling until it is obeyed: what asyncio makes of Ctrl-C is one cancellation, and a call
+    that is just coming back may lose it.
+    """
+
+    async def watched() -> Result | None:
+        result = None
+        async with anyio.create_task_group() as group:
+
+            async def interrupted() -> None:
+                with anyio.open_signal_receiver(signal.SIGINT) as signals:
+                    async for _ in signals:
+                        group.cancel_scope.cancel()
+                        return
+
+            group.start_soon(interrupted)
+            result = await work()
+            group.cancel_scope.cancel()
+        return result
+
+    with suppress(KeyboardInterrupt):  # it came before anybody watched
+        return anyio.run(watched)
+    return None
