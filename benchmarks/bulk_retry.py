@@ -58,8 +58,9 @@ def run(*, quick: bool, scale: float) -> Report:
         log = Path(directory) / "arrivals"
         with receiver(str(log)) as port:
             on_database(dsn, lambda database: _let_die(database, port, dead))
-            with running_workers(dsn, islice(cycle(interpreters().values()), WORKERS)) as workers:
-                exited, restarts = _retry(dsn, workers, dead / RATE)
+            pythons = list(islice(cycle(interpreters().values()), WORKERS))
+            with running_workers(dsn, pythons) as workers:
+                exited, restarts = _retry(dsn, workers, pythons, dead / RATE)
 
                 async def read(database: Database) -> None:
                     await _drain(database)
@@ -98,7 +99,7 @@ async def _let_die(database: Database, port: int, dead: int) -> None:
     await database.script(["vacuum analyze"])
 
 
-def _retry(dsn: str, workers: list[subprocess.Popen[bytes]], seconds: float) -> tuple[int, int]:
+def _retry(dsn: str, workers: list[subprocess.Popen[bytes]], pythons: list[str], seconds: float) -> tuple[int, int]:
     """Start the job, and restart a worker after the other until it is done; return the command's exit code, and how many."""
     command = ["deliveries", "retry", "--state", "dead", "--rate", f"{RATE:g}", "--yes", "--reason", "benchmark"]
     restarts, started = 0, time.monotonic()
@@ -110,11 +111,10 @@ def _retry(dsn: str, workers: list[subprocess.Popen[bytes]], seconds: float) -> 
                 retry.kill()
             time.sleep(RESTARTS_EVERY_SECONDS)
             nth = restarts % len(workers)
-            python = str(workers[nth].args[0])  # type: ignore[index]  # it was started with a list
             workers[nth].terminate()
             if workers[nth].wait(PATIENCE_SECONDS):
                 raise RuntimeError("a worker did not end in an orderly way")
-            workers[nth] = start_worker(dsn, python)
+            workers[nth] = start_worker(dsn, pythons[nth])
             restarts += 1
     return retry.returncode, restarts
 

@@ -58,16 +58,18 @@ def test_a_failed_attempt_says_what_whose_and_what_next(caplog: pytest.LogCaptur
     failures = FailureLog()
     failures.note(DELIVERY, RETRY, Exchange(503), 0.0)
     failures.note(DELIVERY, DEAD, Exchange(None, "timeout", "not complete within 15 s"), 0.0)
+    failures.note(DELIVERY, replace(RETRY, disable_reason="gone"), Exchange(410), 0.0)
 
     assert [
         "endpoint 1: http_status 503; delivery 5, attempt 2, to be retried",
         "endpoint 1: timeout (not complete within 15 s); delivery 5, attempt 2, dead",
+        "endpoint 1: http_status 410; delivery 5, attempt 2, held, as its endpoint is disabled",
     ] == caplog.messages
-    assert ["INFO", "WARNING"] == [record.levelname for record in caplog.records]
+    assert ["INFO", "WARNING", "WARNING"] == [record.levelname for record in caplog.records]
     said = [
         (record.__dict__["endpoint_id"], record.__dict__["delivery_id"], record.__dict__["status"]) for record in caplog.records
     ]
-    assert [(1, 5, 503), (1, 5, None)] == said
+    assert [(1, 5, 503), (1, 5, None), (1, 5, 410)] == said
 
 
 def test_a_storm_of_100_000_failed_attempts_is_few_lines_and_nearly_free(caplog: pytest.LogCaptureFixture) -> None:

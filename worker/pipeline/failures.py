@@ -8,22 +8,24 @@ from worker.core.sampling import Sampler
 
 log = logging.getLogger("worker.attempts")
 
-_NEXT = {"retry": "to be retried", "dead": "dead"}
+_NEXT = {"retry": "to be retried", "dead": "dead", "disabled": "held, as its endpoint is disabled"}
+_LEVEL = {"retry": logging.INFO, "dead": logging.WARNING, "disabled": logging.WARNING}
 
 
 class FailureLog:
-    """A kind is an endpoint and what happened; with very many endpoints, what happened. A dead delivery is a warning."""
+    """A kind is an endpoint and what happened; with very many endpoints, what happened. What is over for now is a warning."""
 
     def __init__(self) -> None:
         self._sampler = Sampler()
 
     def note(self, delivery: Delivery, decision: Decision, exchange: Exchange, now: float) -> None:
         """Tell of one attempt that failed, or count it."""
-        what = decision.outcome, decision.disposition
+        comes_next = "disabled" if decision.disable_reason else decision.disposition
+        what = decision.outcome, comes_next
         left_out = self._sampler.admit((delivery.endpoint.id, *what, exchange.status), (None, *what, None), now)
         if left_out is not None:
             log.log(
-                logging.WARNING if decision.disposition == "dead" else logging.INFO,
+                _LEVEL[comes_next],
                 "endpoint %d: %s%s%s; delivery %d, attempt %d, %s",
                 delivery.endpoint.id,
                 decision.outcome,
@@ -31,7 +33,7 @@ class FailureLog:
                 f" ({exchange.error})" if exchange.error else "",
                 delivery.id,
                 delivery.attempt,
-                _NEXT[decision.disposition],
+                _NEXT[comes_next],
                 extra={
                     "endpoint_id": delivery.endpoint.id,
                     "delivery_id": delivery.id,
@@ -49,13 +51,13 @@ class FailureLog:
             self._more(kind, left_out)
 
     def _more(self, kind: Any, left_out: int) -> None:
-        endpoint_id, outcome, disposition, status = kind
+        endpoint_id, outcome, comes_next, status = kind
         log.log(
-            logging.WARNING if disposition == "dead" else logging.INFO,
+            _LEVEL[comes_next],
             "%s: %s%s, %s",
             "other endpoints" if endpoint_id is None else f"endpoint {endpoint_id}",
             outcome,
             "" if status is None else f" {status}",
-            _NEXT[disposition],
+            _NEXT[comes_next],
             extra={"endpoint_id": endpoint_id, "outcome": outcome, "status": status, "left_out": left_out},
         )
