@@ -77,6 +77,7 @@ as $$
 declare
     unknown text;
     types text[];
+    new_rate float8;
 begin
     select string_agg(k, ', ') into unknown from jsonb_object_keys(changes) as k
     where k not in ('url', 'event_types', 'rate', 'burst', 'max_in_flight', 'timeout_seconds', 'retry_seconds', 'headers', 'transport');
@@ -110,16 +111,21 @@ begin
             then array(select jsonb_array_elements_text(changes -> 'retry_seconds')::float8) else e.retry_seconds end,
         version = e.version + 1
     where e.id = change_endpoint.endpoint_id;
+    if (changes ->> 'rate')::float8 between 1e-5 and 1e6 then  -- others are refused by the table
+        new_rate := (changes ->> 'rate')::float8;
+    end if;
     update webhook.endpoint_sched as s set
         version = s.version + 1,
         rate = case when changes ? 'rate' then (changes ->> 'rate')::float8 else s.rate end,
         burst = coalesce((changes ->> 'burst')::int, s.burst),
         max_in_flight = coalesce((changes ->> 'max_in_flight')::int, s.max_in_flight),
-        tat = case when not changes ? 'rate' or s.tat <= clock_timestamp() then s.tat
-                   else clock_timestamp() + case  -- what was sent still counts, at the new rate: an old slow one holds nothing back
-                       when s.rate is not null and (changes ->> 'rate')::float8 between 1e-5 and 1e6
-                       then (s.tat - clock_timestamp()) * (s.rate / (changes ->> 'rate')::float8) else '0' end
-              end,
+        tat = case  -- what was sent still counts, at the new rate: an old slow one holds nothing back
+            when not changes ? 'rate' then s.tat
+            -- The first one: what is in flight goes out without a plan, so the bucket is charged with it.
+            when s.rate is null then greatest(s.tat, clock_timestamp() + make_interval(secs => s.in_flight / new_rate))
+            when s.tat <= clock_timestamp() then s.tat
+            else clock_timestamp() + coalesce((s.tat - clock_timestamp()) * (s.rate / new_rate), '0')
+        end,
         next_at = case when s.state = 'enabled' and s.turn is null and s.circuit <> 'half_open'
                             and exists (select from webhook.pending as p where p.endpoint_id = s.endpoint_id)
                        then greatest(clock_timestamp(), s.not_before) else s.next_at end  -- the new limits decide

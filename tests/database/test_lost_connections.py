@@ -14,7 +14,7 @@ from worker.store.database import Database, DatabaseUnavailableError
 from worker.store.postgres import PostgresStore
 from worker.store.psycopg_database import PsycopgDatabase
 
-Driver = Callable[[str], Database]
+Driver = Callable[..., Database]
 
 DRIVERS: dict[str, Driver] = {"psycopg": PsycopgDatabase}
 if sys.implementation.name == "cpython":
@@ -191,3 +191,16 @@ async def test_the_answer_to_a_claim_is_lost(dsn: str, database: Database, drive
         assert EVENTS == await store.reap()
         assert [2] * EVENTS == [delivery.attempt for delivery in await claim(store)]
         await store.close()
+
+
+async def test_patience_is_the_callers(dsn: str, driver: Driver) -> None:
+    """What takes longer than its caller waits is given up, connection and all; the next call opens another."""
+    impatient, patient = driver(dsn, query_seconds_max=0.05), driver(dsn, query_seconds_max=10)
+    try:
+        with pytest.raises(DatabaseUnavailableError):
+            await impatient.value("select pg_sleep(5)")
+        assert await impatient.value("select 1") == 1
+        assert await patient.value("select 1 from pg_sleep(0.1)") == 1
+    finally:
+        await impatient.close()
+        await patient.close()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from endpoints import EndpointModel
+from endpoints import EndpointModel, Rate
 from history import (
     Answered,
     Changed,
@@ -91,7 +91,7 @@ class Checker:
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
-        self._endpoints = {p.number: EndpointModel(p, p.max_in_flight, [(0.0, p.rate)]) for p in scenario.endpoints}
+        self._endpoints = {p.number: EndpointModel(p, p.max_in_flight, [Rate(0, p.rate)]) for p in scenario.endpoints}
         self._committed: dict[int, Committed] = {}
         self._keys: dict[tuple[str, str], int] = {}
         self._queued: dict[tuple[int, int], int] = {}

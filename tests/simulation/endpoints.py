@@ -3,18 +3,27 @@
 import math
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 from history import Granted, Operated, Told
 from scenario import EndpointPlan
 from violation import demand
 
-from worker.core.audit import worst_excess
+from worker.core.audit import TOLERANCE_SECONDS, worst_excess
 
 PLANNED_AHEAD_SECONDS = 0.6
 """A limit that was lowered does not recall what is planned already: half a second, and the way to the socket."""
 
 IN_HAND_SECONDS = 40.0
-"""Nor does one that is new recall what workers have in hand without a plan, until their leases end (docs/guarantees.md)."""
+"""Nor does one that is new recall what workers have in hand without a plan, until their leases end; it is charged with it."""
+
+
+class Rate(NamedTuple):
+    """A limit, from when on it is in force, and how many were in flight then."""
+
+    since: float
+    per_second: float | None
+    in_flight: int = 0
 
 
 @dataclass(slots=True)
@@ -23,8 +32,7 @@ class EndpointModel:
 
     plan: EndpointPlan
     cap: int
-    rates: list[tuple[float, float | None]]
-    """From when on which rate."""
+    rates: list[Rate]
     held: bool = False
     quiet_until: float = -math.inf
     in_flight: int = 0
@@ -64,20 +72,30 @@ class EndpointModel:
         elif entry.verb == "cap":
             self.cap = int(entry.value or 1)
         elif entry.verb == "rate":
-            self.rates.append((entry.at, entry.value))
+            self.rates.append(Rate(entry.at, entry.value, self.in_flight))
         if entry.verb == "enable":  # somebody has looked: it begins anew
             self.quiet_until = -math.inf
             self.probes.clear()
 
     def rate_was_kept(self, breaks: list[float], end: float) -> None:
         """Look at all windows in which one rate was in force; not over a step of the database's clock (`breaks`)."""
-        moments = sorted([at for at, _ in self.rates] + breaks + [end + 1])
+        moments = sorted([rate.since for rate in self.rates] + breaks + [end + 1])
         for since, until in pairwise(moments):
-            before, rate = ([None] + [rate for at, rate in self.rates if at <= since])[-2:]
-            if rate is None:
+            before, now = ([Rate(0, None)] + [rate for rate in self.rates if rate.since <= since])[-2:]
+            if (rate := now.per_second) is None:
                 continue
             begins = since
-            if since:
-                begins += PLANNED_AHEAD_SECONDS if before is not None else IN_HAND_SECONDS
+            if since and before.per_second is not None:
+                begins += PLANNED_AHEAD_SECONDS
+            elif since:
+                begins += IN_HAND_SECONDS
+                if since == now.since:
+                    self._first_rate_was_charged(since, until, rate, now.in_flight)
             excess = worst_excess([at for at in self.sent if begins <= at < until], rate, self.plan.burst)
             demand(excess <= 0, "P4", f"endpoint {self.plan.number} got {excess:.2f} requests more than {rate}/s allow")
+
+    def _first_rate_was_charged(self, since: float, until: float, rate: float, in_flight: int) -> None:
+        """What was in flight goes out at any time; what is planned then waits until that would have been allowed."""
+        for count, at in enumerate((at for at in self.sent if since <= at < until), start=1):
+            allowed = max(in_flight, rate * (at - since + TOLERANCE_SECONDS) + self.plan.burst)
+            demand(count <= allowed, "P4", f"endpoint {self.plan.number} got {count} requests since its first rate of {rate}/s")

@@ -16,6 +16,9 @@ from worker.store.migrate import IncompatibleSchemaError
 
 Result = TypeVar("Result")
 
+COMMAND_SECONDS_MAX = 600.0
+"""A command may read much: whoever waits for it sees that it takes long, and has Ctrl-C."""
+
 _SPEAKER = re.compile(r"webhook(\.\w+)?: ")
 _NO_DATA_FOUND = "P0002"
 _NOT_MIGRATED = ("3F000", "42P01", "42883", "42703")
@@ -35,7 +38,7 @@ def with_database(database_url: str | None, work: Callable[[Database], Awaitable
     settings = Settings.load(database_url=database_url)
 
     async def run() -> Result:
-        database = connect(settings.database_url)
+        database = connect(settings.database_url, query_seconds_max=COMMAND_SECONDS_MAX)
         try:
             return await work(database)
         finally:

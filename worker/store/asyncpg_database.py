@@ -27,18 +27,18 @@ STATEMENTS_CACHED_MAX = 100
 class AsyncpgDatabase:
     """See `worker.store.database.Database`."""
 
-    def __init__(self, dsn: str, *, is_pooled: bool = False) -> None:
-        self._dsn, self.is_pooled = dsn, is_pooled
+    def __init__(self, dsn: str, *, is_pooled: bool = False, query_seconds_max: float = QUERY_SECONDS_MAX) -> None:
+        self._dsn, self.is_pooled, self._query_seconds_max = dsn, is_pooled, query_seconds_max
         self._in_transaction = False
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
 
     async def value(self, sql: str, *args: Any) -> Any:
         with self._translated():
-            return await (await self._open()).fetchval(sql, *args, timeout=QUERY_SECONDS_MAX)
+            return await (await self._open()).fetchval(sql, *args, timeout=self._query_seconds_max)
 
     async def rows(self, sql: str, *args: Any) -> list[Row]:
         with self._translated():
-            return [dict(row) for row in await (await self._open()).fetch(sql, *args, timeout=QUERY_SECONDS_MAX)]
+            return [dict(row) for row in await (await self._open()).fetch(sql, *args, timeout=self._query_seconds_max)]
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:

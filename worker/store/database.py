@@ -15,6 +15,7 @@ Row = dict[str, Any]
 
 CONNECT_SECONDS_MAX = 5.0
 QUERY_SECONDS_MAX = 30.0
+"""What takes longer is taken for a lost connection, unless whoever asked has more patience."""
 
 _UNAVAILABLE = ("08", "57P", "530", "531", "532", "533", "25006")
 """SQLSTATE prefixes that say "not now": connection lost, shutting down, out of resources (53400 is a tenant's backlog limit), a
@@ -83,16 +84,16 @@ class Database(Protocol):
         """Close the connection, without waiting long."""
 
 
-def connect(dsn: str) -> Database:
+def connect(dsn: str, *, query_seconds_max: float = QUERY_SECONDS_MAX) -> Database:
     """Return a connection through the driver of this runtime. Nothing is opened yet."""
     dsn, is_pooled = _read_pgbouncer(dsn)
     if sys.implementation.name == "cpython":
         from worker.store.asyncpg_database import AsyncpgDatabase
 
-        return AsyncpgDatabase(dsn, is_pooled=is_pooled)
+        return AsyncpgDatabase(dsn, is_pooled=is_pooled, query_seconds_max=query_seconds_max)
     from worker.store.psycopg_database import PsycopgDatabase
 
-    return PsycopgDatabase(dsn, is_pooled=is_pooled)
+    return PsycopgDatabase(dsn, is_pooled=is_pooled, query_seconds_max=query_seconds_max)
 
 
 def _read_pgbouncer(dsn: str) -> tuple[str, bool]:

@@ -192,11 +192,14 @@ class MemoryTables:
         return id_
 
     def set_endpoint(self, endpoint_id: int, **changes: Any) -> None:
-        """Change settings; what has been sent already still counts against a new rate."""
+        """Change settings; what was sent already counts against a new rate, and what is in flight against a first one."""
         sched, now = self._sched(endpoint_id), self._clock()
-        if "rate" in changes and sched.tat > now:
+        if "rate" in changes:
             old, new = sched.rate, changes["rate"]
-            sched.tat = now + (sched.tat - now) * old / new if old and new else now
+            if old is None and new is not None:  # what is in flight goes out without a plan
+                sched.tat = max(sched.tat, now + sched.in_flight / new)
+            elif old is not None and sched.tat > now:
+                sched.tat = now + (sched.tat - now) * old / new if new else now
         for name, value in changes.items():
             if name == "headers":
                 value = tuple(value.items()) if isinstance(value, Mapping) else tuple(value)  # noqa: PLW2901

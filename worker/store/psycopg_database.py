@@ -22,24 +22,26 @@ from worker.store.database import (
 
 _T = TypeVar("_T")
 
+WAKE_SECONDS = 30.0
+
 
 class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
     """A connection that waits for Postgres without waking ten times a second to look for Ctrl-C: cancellation tells us."""
 
-    async def wait(self, gen: PQGen[_T], interval: float = QUERY_SECONDS_MAX, *args: Any, **options: Any) -> _T:
+    async def wait(self, gen: PQGen[_T], interval: float = WAKE_SECONDS, *args: Any, **options: Any) -> _T:
         return await super().wait(gen, interval, *args, **options)
 
 
 class PsycopgDatabase:
     """See `worker.store.database.Database`."""
 
-    def __init__(self, dsn: str, *, is_pooled: bool = False) -> None:
-        self._dsn, self.is_pooled = dsn, is_pooled
+    def __init__(self, dsn: str, *, is_pooled: bool = False, query_seconds_max: float = QUERY_SECONDS_MAX) -> None:
+        self._dsn, self.is_pooled, self._query_seconds_max = dsn, is_pooled, query_seconds_max
         self._in_transaction = False
         self._connection: _Connection | None = None
 
     async def value(self, sql: str, *args: Any) -> Any:
-        with self._translated(), anyio.fail_after(QUERY_SECONDS_MAX):
+        with self._translated(), anyio.fail_after(self._query_seconds_max):
             cursor = psycopg.AsyncRawCursor(await self._open(), row_factory=tuple_row)
             await cursor.execute(sql, args)
             row = await cursor.fetchone() if cursor.description else None
@@ -48,7 +50,7 @@ class PsycopgDatabase:
             return row[0] if row else None
 
     async def rows(self, sql: str, *args: Any) -> list[Row]:
-        with self._translated(), anyio.fail_after(QUERY_SECONDS_MAX):
+        with self._translated(), anyio.fail_after(self._query_seconds_max):
             cursor = psycopg.AsyncRawCursor(await self._open(), row_factory=dict_row)
             await cursor.execute(sql, args)
             return await cursor.fetchall() if cursor.description else []
