@@ -85,7 +85,7 @@ mutation: install ## break the worker on purpose, one way at a time, and see the
 
 fuzz: install ## look for a URL that connects to a denied address, with atheris (SECONDS=600)
 	$(CPYTHON) -m pip install --quiet --disable-pip-version-check atheris
-	PYTHONPATH=.:tests/socket $(CPYTHON) tests/socket/fuzz_urls.py -max_len=80 -max_total_time=$(or $(SECONDS),60)
+	PYTHONPATH=.:tests:tests/socket $(CPYTHON) tests/socket/fuzz_urls.py -max_len=80 -max_total_time=$(or $(SECONDS),60)
 
 LOCK := deploy/requirements.lock
 

@@ -2,10 +2,12 @@
 
 import json
 from functools import partial
+from pathlib import Path
 
 import anyio
 import pytest
 from fleet import Receiver
+from peer import CERTIFICATES, Peer, answer, serving
 from standardwebhooks import Webhook
 
 from worker.cli.app import main
@@ -16,7 +18,7 @@ KEY = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 
 @pytest.fixture(autouse=True)
 def _allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WEBHOOK_WORKER_ALLOW_NETWORKS", "127.0.0.0/8")
+    monkeypatch.setenv("WEBHOOK_WORKER_ALLOW_NETWORKS", "127.0.0.0/8 ::1/128")
     monkeypatch.setenv("WEBHOOK_WORKER_ALLOW_HTTP", "1")
 
 
@@ -71,3 +73,22 @@ async def test_what_fails_is_exit_code_1(dsn: str, database: Database, capsys: p
         found.append(json.loads(capsys.readouterr().out))
     assert ["connect", "blocked_address"] == [record["outcome"] for record in found]
     assert 3 == await command(dsn, "endpoints", "test", 999)
+
+
+async def test_over_tls(dsn: str, database: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the workers' file of transports it says what was spoken; without, whom it does not trust, as an attempt would."""
+    transports = tmp_path / "transports.toml"
+    transports.write_text(f'[ours]\nca_files = ["{CERTIFICATES / "ca.pem"}"]\n')
+    ok = answer(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+    async with serving(Peer(ok, tls="good")) as peer:
+        made = "select id from webhook.create_endpoint($1::text, settings => jsonb_build_object('transport', $2::text))"
+        ours, public = [await database.value(made, peer.url, name) for name in ("ours", "default")]
+        assert 0 == await command(dsn, "endpoints", "test", ours, "--transports", transports, "--format", "json")
+        record = json.loads(capsys.readouterr().out)
+        assert ("ok", 200) == (record["outcome"], record["status"])
+        assert record["tls"].startswith("TLSv1.3")
+        assert 0 == await command(dsn, "endpoints", "test", ours, "--transports", transports)
+        assert f" with {record['tls']}" in capsys.readouterr().out
+        assert 1 == await command(dsn, "endpoints", "test", public, "--format", "json")
+        record = json.loads(capsys.readouterr().out)
+        assert ("tls_certificate", None, None) == (record["outcome"], record["status"], record["tls"])
