@@ -89,6 +89,6 @@ revoke select on webhook.endpoint_key from webhook_operator;
 
 grant select (id, tenant, url, event_types, state, state_reason, rate, burst, max_in_flight, timeout_seconds, circuit, created_at, in_flight,
               retry_seconds, not_before, failing_since, recovering_since, transport) on webhook.endpoints to webhook_reader;
-grant select on webhook.events, webhook.deliveries, webhook.attempts, webhook.endpoint_keys to webhook_reader;
+grant select on webhook.events, webhook.deliveries, webhook.attempts, webhook.endpoint_keys, webhook.jobs to webhook_reader;
 
 commit;

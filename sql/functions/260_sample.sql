@@ -68,6 +68,7 @@ begin
                 select q.run_at from webhook.pending as q
                 where q.endpoint_id = s.endpoint_id and q.run_at >= s.head order by q.run_at limit 1
             ) as p
+            where p.run_at < 'infinity'
         ),
         (select min(w.run_at) from (select w.run_at from webhook.wake as w limit rows_max) as w)  -- not even noticed yet
     )) into oldest_due;

@@ -4,6 +4,9 @@
 -- transaction: whoever dies in the middle of it has done nothing, and no delivery is met twice. It takes them three seconds ahead, and
 -- gives each its own moment (GCRA, as for planned sends: `planned_until` is the TAT): so the rate is kept to the delivery, whoever
 -- takes the steps and however seldom, and what was missed while nobody took any is not made up for.
+--
+-- A step holds the rows of its endpoints until it is over, and recording waits for them: so it is about few of them, and does not wait
+-- long for one that somebody else has.
 
 -- Refuses what makes no sense, with the reason.
 create or replace function webhook.check_job(action text, filters jsonb, force boolean) returns void
@@ -46,10 +49,10 @@ as $$
 declare
     new_id bigint;
 begin
-    insert into webhook.job (action, filters, forced, rate, rows_max, actor, reason, last_id, total)
+    insert into webhook.job (action, filters, forced, rate, rows_max, actor, reason, last_id, total, cursor)
     select create_job.action, filters, force, create_job.rate, create_job.rows_max, create_job.actor, create_job.reason,
-           least(s.last_value, before_id - 1), least(create_job.rows_max, p.matching)
-    from webhook.delivery_id as s, webhook.preview_job(create_job.action, filters, force, before_id, 0) as p
+           least(s.last_value, before_id - 1), least(create_job.rows_max, p.matching), coalesce(p.sample[1] - 1, 0)
+    from webhook.delivery_id as s, webhook.preview_job(create_job.action, filters, force, before_id, 1) as p
     returning id into new_id;
     insert into webhook.audit (actor, action, endpoint_id, reason, details)
     values (actor, 'job.create', (filters ->> 'endpoint_id')::bigint, reason, jsonb_build_object(
@@ -89,31 +92,73 @@ create or replace function webhook.job_filters(action text, filters jsonb) retur
 language sql immutable
 return filters || case action when 'hold' then '{"set_aside": false}' when 'release' then '{"set_aside": true}' else '{}' end::jsonb;
 
+-- The next deliveries that a job is about, in order of ids: at most `room`, of at most 60 endpoints, and of the next 50,000 candidates, so
+-- that it is over in a moment however few of them match. `up_to`: the last id that was looked at.
+create or replace function webhook.job_batch(job webhook.job, room bigint, out ids bigint[], out owners bigint[], out up_to bigint)
+returns record
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    source text := webhook.job_source(job.action, job.filters ->> 'state');
+    looks_max constant int := 50000;
+    endpoints_max constant int := 60;  -- each gets a subtransaction, and beyond 64 all who meet its rows pay for them
+    whole boolean;
+begin
+    if source = 'matching_finished' then
+        execute format('select f.id from webhook.finished as f where f.state = %L and f.id > $1 and f.id <= $2 '
+                       'order by f.id offset $3 - 1 limit 1', job.filters ->> 'state')
+        into up_to using job.cursor, job.last_id, looks_max;
+    else
+        select p.id into up_to from webhook.pending as p where p.id > job.cursor and p.id <= job.last_id
+        order by p.id offset looks_max - 1 limit 1;
+    end if;
+    up_to := coalesce(up_to, job.last_id);
+    -- Planned for these very values, so that filters which are not given cost nothing.
+    execute format(
+        'select array_agg(m.id order by m.id), array_agg(m.endpoint_id order by m.id) from ('
+        'select s.id, s.endpoint_id from webhook.%I($1) as s where s.id > $2 and s.id <= $3 %s order by s.id limit $5) as m',
+        source, case source when 'matching_finished' then 'and s.finished_at < $4' else 'and $4 is not null' end)
+    into ids, owners using webhook.job_filters(job.action, job.filters), job.cursor, up_to, job.created_at, room;
+    whole := coalesce(cardinality(ids) < room, true);
+    select array_agg(d.id order by d.nth) filter (where d.fits), array_agg(d.endpoint_id order by d.nth) filter (where d.fits),
+           whole and coalesce(bool_and(d.fits), true)
+    into ids, owners, whole
+    from (
+        select w.*, count(*) filter (where w.is_new) over (order by w.nth) <= endpoints_max as fits
+        from (
+            select u.*, row_number() over (partition by u.endpoint_id order by u.nth) = 1 as is_new
+            from unnest(ids, owners) with ordinality as u (id, endpoint_id, nth)
+        ) as w
+    ) as d;
+    if not whole then
+        up_to := ids[cardinality(ids)];
+    end if;
+end
+$$;
+
 -- A step of the running job that has waited longest for one. Says what was done, and when the next step is due, of whichever job.
 create or replace function webhook.job_step(out done jsonb, out due_at timestamptz) returns record
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
 as $$
 #variable_conflict use_column
 declare
     ahead constant interval := '3 s';
     rest constant interval := '0.5 s';  -- what a step takes is at least so much of its rate
     rows_max constant int := 2000;  -- of a step
-    ids_max constant bigint := 50000;  -- that a step looks at: it is over in a moment however few of them match
+    put_off constant interval := '2 s';  -- where somebody else has what it needs
+    changed_meanwhile constant text := 'it changed meanwhile';
     started timestamptz := clock_timestamp();
     job webhook.job;
-    source text;
-    narrowed jsonb;
-    room bigint;
+    batch record;
     first_at timestamptz;
-    from_id bigint;
-    to_id bigint;
-    ids bigint[];
-    owners bigint[];
     part record;
     step record;
     because text;
     left_out bigint[];
+    missing bigint;
     moved bigint := 0;
     ends boolean;
 begin
@@ -126,78 +171,71 @@ begin
         from webhook.job as j where j.state = 'running';
         return;
     end if;
-    source := webhook.job_source(job.action, job.filters ->> 'state');
-    narrowed := webhook.job_filters(job.action, job.filters);
     first_at := greatest(started, job.planned_until);
-    room := least(rows_max, ceil(extract(epoch from started + ahead - first_at) * job.rate),
-                  job.rows_max - job.done - job.skipped);
-    if source = 'matching_finished' then
-        execute format('select f.id from webhook.finished as f where f.state = %L and f.id > $1 order by f.id limit 1',
-                       job.filters ->> 'state')
-        into from_id using job.cursor;
-        to_id := least(job.last_id, from_id + ids_max - 1);
-        -- Planned for these very values, so that filters which are not given cost nothing.
-        execute 'select array_agg(m.id order by m.id), array_agg(m.endpoint_id order by m.id) from ('
-            'select f.id, f.endpoint_id from webhook.matching_finished($1) as f '
-            'where f.id between $2 and $3 and f.finished_at < $4 order by f.id limit $5) as m'
-        into ids, owners using narrowed, from_id, to_id, job.created_at, room;
-    else
-        select p.id into from_id from webhook.pending as p where p.id > job.cursor order by p.id limit 1;
-        to_id := least(job.last_id, from_id + ids_max - 1);
-        execute 'select array_agg(m.id order by m.id), array_agg(m.endpoint_id order by m.id) from ('
-            'select p.id, p.endpoint_id from webhook.matching_pending($1) as p '
-            'where p.id between $2 and $3 order by p.id limit $4) as m'
-        into ids, owners using narrowed, from_id, to_id, room;
-    end if;
-    for part in
-        select d.endpoint_id, array_agg(d.id order by d.nth) as ids, array_agg(m.due order by d.nth) as moments
-        from unnest(ids, owners) with ordinality as d (id, endpoint_id, nth)
-        cross join lateral (select first_at + coalesce(make_interval(secs => (d.nth - 1) / job.rate), '0') as due) as m
-        group by d.endpoint_id order by d.endpoint_id
-    loop
-        begin
-            because := null;
-            step := webhook.change_deliveries(job.action, part.endpoint_id, part.ids, part.moments, job.forced,
-                                              job.filters ->> 'state', job.created_at, job.actor, job.reason);
-        exception when others then  -- what is wrong with these rows is wrong with them later, too; all else is for another turn
-            if left(sqlstate, 2) not in ('22', '23', 'P0') then
-                raise;
+    batch := webhook.job_batch(job, least(
+        rows_max, ceil(extract(epoch from started + ahead - first_at) * job.rate), job.rows_max - job.done - job.skipped)::bigint);
+    begin
+        for part in
+            select d.endpoint_id, array_agg(d.id order by d.nth) as ids, array_agg(m.due order by d.nth) as moments
+            from unnest(batch.ids, batch.owners) with ordinality as d (id, endpoint_id, nth)
+            cross join lateral (select first_at + coalesce(make_interval(secs => (d.nth - 1) / job.rate), '0') as due) as m
+            group by d.endpoint_id order by d.endpoint_id
+        loop
+            begin
+                because := null;
+                step := webhook.change_deliveries(job.action, part.endpoint_id, part.ids, part.moments, job.forced,
+                                                  job.filters ->> 'state', job.created_at, job.actor, job.reason);
+            exception when others then  -- what is wrong with these rows is wrong with them later, too; all else is for another turn
+                if left(sqlstate, 2) not in ('22', '23', 'P0') then
+                    raise;
+                end if;
+                because := sqlerrm;
+                select '{}'::bigint[] as changed, '{}'::text[] as states into step;
+            end;
+            insert into webhook.audit (actor, login, action, endpoint_id, delivery_id, reason, details)
+            select job.actor, job.login, 'delivery.' || job.action, part.endpoint_id, c.id, job.reason,
+                   jsonb_build_object('job', job.id, 'state_before', c.state, 'forced', job.forced)
+                   || case when job.action in ('retry', 'release') then jsonb_build_object('planned_at', w.due) else '{}' end
+            from unnest(step.changed, step.states) as c (id, state) left join unnest(part.ids, part.moments) as w (id, due) using (id);
+            moved := moved + cardinality(step.changed);
+            left_out := array(select p.id from unnest(part.ids) as p (id) where p.id <> all (step.changed));
+            if left_out <> '{}' then
+                job.skipped := job.skipped + cardinality(left_out);
+                select job.skipped_because || jsonb_object_agg(w.why, coalesce((job.skipped_because ->> w.why)::bigint, 0) + w.n)
+                into job.skipped_because from (
+                    select coalesce(because, case
+                               when exists (select from webhook.finished as f where f.id = l.id and f.finished_at < job.created_at)
+                               then 'its event is gone' else changed_meanwhile end) as why, count(*) as n
+                    from unnest(left_out) as l (id) group by 1
+                ) as w;
             end if;
-            because := sqlerrm;
-            select '{}'::bigint[] as changed, '{}'::text[] as states into step;
-        end;
-        insert into webhook.audit (actor, login, action, endpoint_id, delivery_id, reason, details)
-        select job.actor, job.login, 'delivery.' || job.action, part.endpoint_id, c.id, job.reason,
-               jsonb_build_object('job', job.id, 'state_before', c.state, 'forced', job.forced)
-               || case when job.action in ('retry', 'release') then jsonb_build_object('planned_at', w.due) else '{}' end
-        from unnest(step.changed, step.states) as c (id, state) left join unnest(part.ids, part.moments) as w (id, due) using (id);
-        moved := moved + cardinality(step.changed);
-        left_out := array(select p.id from unnest(part.ids) as p (id) where p.id <> all (step.changed));
-        if left_out <> '{}' then
-            job.skipped := job.skipped + cardinality(left_out);
-            select job.skipped_because || jsonb_object_agg(w.why, coalesce((job.skipped_because ->> w.why)::bigint, 0) + w.n)
-            into job.skipped_because from (
-                select coalesce(because, case
-                           when exists (select from webhook.finished as f
-                                        where f.id = l.id and f.finished_at < job.created_at and source = 'matching_finished')
-                           then 'its event is gone' else 'it changed meanwhile' end) as why, count(*) as n
-                from unnest(left_out) as l (id) group by 1
-            ) as w;
-        end if;
-    end loop;
-    job.cursor := case when cardinality(ids) = room then ids[cardinality(ids)] else coalesce(to_id, job.cursor) end;
+        end loop;
+    exception when lock_not_available or deadlock_detected then  -- all of it is undone, and other jobs go first
+        update webhook.job as j set stepped_at = started where j.id = job.id;
+        done := jsonb_build_object('job', job.id, 'job_waits', sqlerrm);
+        due_at := clock_timestamp() + put_off;
+        return;
+    end;
+    job.cursor := batch.up_to;
     job.done := job.done + moved;
-    ends := coalesce(job.cursor >= job.last_id or job.done + job.skipped >= job.rows_max, false) or coalesce(from_id > job.last_id, true);
+    ends := job.cursor >= job.last_id or coalesce(job.done + job.skipped >= job.rows_max, false);
+    missing := job.total - job.done - job.skipped;
+    if ends and missing > 0 then  -- in flight, say, when it was their turn
+        job.skipped := job.skipped + missing;
+        job.skipped_because := job.skipped_because || jsonb_build_object(
+            changed_meanwhile, coalesce((job.skipped_because ->> changed_meanwhile)::bigint, 0) + missing);
+    end if;
     update webhook.job as j set
         cursor = job.cursor, done = job.done, skipped = job.skipped, skipped_because = job.skipped_because,
-        planned_until = coalesce(first_at + make_interval(secs => cardinality(ids) / job.rate), j.planned_until),
+        planned_until = coalesce(first_at + make_interval(secs => cardinality(batch.ids) / job.rate), j.planned_until),
         stepped_at = started,
         state = case when ends then 'done' else 'running' end,
         finished_at = case when ends then clock_timestamp() end
     where j.id = job.id;
     done := jsonb_build_object('job', job.id, 'action', job.action, 'moved', moved)
         || case when ends then jsonb_build_object('job_done', job.done, 'job_skipped', job.skipped) else '{}' end;
-    due_at := started;  -- another job, or the rest of this one: the next step sees
+    -- Another job, or the rest of this one: the next step sees. What goes as fast as it can leaves others half of the time.
+    due_at := case when job.rate is null and not ends then clock_timestamp() + (clock_timestamp() - started) else started end;
 end
 $$;
 
@@ -218,7 +256,9 @@ begin
     end if;
     update webhook.job as j set
         state = case verb when 'pause' then 'paused' when 'resume' then 'running' else 'cancelled' end,
-        finished_at = case when verb = 'cancel' then clock_timestamp() end
+        finished_at = case when verb = 'cancel' then clock_timestamp() end,
+        planned_until = case when verb = 'resume' then least(j.planned_until, clock_timestamp() + interval '3 s')  -- a clock was set back
+                             else j.planned_until end
     where j.id = job_id;
     insert into webhook.audit (actor, action, reason, details)
     values (actor, 'job.' || verb, reason, jsonb_build_object('job', job_id, 'state_before', before));

@@ -3,20 +3,20 @@
 -- from now on.
 --
 -- There is no index by time, since every attempt would pay for it. Attempts are only ever appended, so what is new is in the last
--- pages; and new is what the snapshot of the call before did not see, however long its transaction took. Exact, unless Postgres
--- reuses room in older pages, which there is none of but after a purge. The pages behind the end that are looked at again: several
--- workers fill pages of their own, and a relation grows by many pages at once.
+-- pages; and new is what the snapshot of the call before did not see, however long its transaction took. Those behind the end are looked
+-- at again: workers fill pages of their own, and Postgres puts a small row into what a large one has left, mostly of the last 4,000
+-- pages. A row that it puts further back, as it may after a purge, is missed.
 create or replace function webhook.tail_attempts(
     cursor text, of_endpoint bigint default null, of_tenant text default null, of_outcome text default null,
     only_failed boolean default false, rows_max int default 1000
 ) returns text
-language plpgsql
+language plpgsql stable  -- one snapshot for all of it: a row that comes between looking and noting the snapshot would be missed
 set search_path = pg_catalog, pg_temp
 set jit = off
 as $$
 declare
-    look_back constant int := 512;  -- pages
-    late constant interval := '15 minutes';  -- between the start of an attempt and its record
+    look_back constant int := 4096;  -- pages
+    late constant interval := '1 day';  -- between the start of an attempt and its record: the database may have been away
     before jsonb := cursor::jsonb;
     seen pg_snapshot := (before ->> 'snapshot')::pg_snapshot;
     ends bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
@@ -54,7 +54,7 @@ begin
             ) as t
         $sql$, child)
         into counted, part
-        using format('(%s,0)', greatest(least(size, coalesce((before -> 'pages' ->> child)::bigint, size)) - look_back, 0))::tid,
+        using format('(%s,0)', greatest(least(size, coalesce((before -> 'pages' ->> child)::bigint, 0)) - look_back, 0))::tid,
               now() - late, ends, seen, of_endpoint, of_tenant, of_outcome, rows_max, only_failed;
         found := found || part;
         n := n + counted;

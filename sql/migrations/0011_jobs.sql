@@ -32,4 +32,6 @@ create table webhook.held_delivery (
     held_at     timestamptz not null default clock_timestamp()
 );
 
+create index audit_delivery on webhook.audit (delivery_id, id) where delivery_id is not null;  -- a job writes one row for each
+
 insert into webhook.maintenance (task, due_at) values ('jobs', 'infinity');  -- due when there is a job

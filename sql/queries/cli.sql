@@ -372,22 +372,22 @@ from webhook.look_at_backlog() as b
 -- What Postgres counts by itself: events enqueued so far, connections and their limit, dead rows of the hot tables.
 select (select coalesce(sum(t.n_tup_ins), 0)::bigint from pg_stat_user_tables as t
         where t.schemaname = 'webhook' and t.relname like 'event\_%' and t.relname <> 'event_kept') as enqueued,
-       (select count(*)::int from pg_stat_activity as a where a.datname = current_database()) as connections,
+       (select sum(d.numbackends)::int from pg_stat_database as d) as connections,
        current_setting('max_connections')::int as connections_max,
        (select coalesce(sum(t.n_dead_tup), 0)::bigint from pg_stat_user_tables as t
         where t.schemaname = 'webhook' and t.relname ~ '^(pending|inflight|claim_batch|endpoint_sched|wake_.)$') as dead_rows,
        extract(epoch from clock_timestamp())::float8 as now
 
 -- name: top_endpoints
--- One look at every endpoint: how many in which state and circuit, and the ids of those that fail most. Reads the whole table: seldom.
+-- One look at every endpoint: how many in which state and circuit, and the ids of those that have failed for longest, first those whose circuit is not closed. Reads the whole table: seldom.
 with now as materialized (
-    select s.endpoint_id, s.state, s.circuit, s.failures, s.failing_since from webhook.endpoint_sched as s
+    select s.endpoint_id, s.state, s.circuit, s.failing_since from webhook.endpoint_sched as s
 )
 select count(*) filter (where n.state = 'enabled') as enabled, count(*) filter (where n.state = 'paused') as paused,
        count(*) filter (where n.state = 'disabled') as disabled, count(*) filter (where n.failing_since is not null) as failing,
        count(*) filter (where n.circuit = 'open') as circuits_open, count(*) filter (where n.circuit = 'half_open') as circuits_half_open,
-       array(select f.endpoint_id from now as f where f.failing_since is not null
-             order by f.failures desc, f.endpoint_id limit $1::int) as worst
+       array(select f.endpoint_id from now as f where f.failing_since is not null and f.state = 'enabled'
+             order by f.circuit = 'closed', f.failing_since, f.endpoint_id limit $1::int) as worst
 from now as n
 
 -- name: check_partitions

@@ -196,6 +196,41 @@ async def test_workers_look_for_a_job_only_while_there_is_one(database: Database
     assert {"task": "jobs", "job": job_id, "job_done": 5, "job_skipped": 0}.items() <= done.items()
 
 
+async def test_a_job_waits_for_what_somebody_else_holds(dsn: str, database: Database) -> None:
+    """A step whose endpoint is locked for long is undone, all of it; another job goes first; then it goes on."""
+    await dead(database, 3, receivers=2)
+    first, second = [await database.value(CREATE, "retry", f'{{"state": "dead", "endpoint_id": {n}}}', None) for n in (2, 1)]
+    async with session(dsn) as other:
+        await other.script(["begin", "select webhook.pause_endpoint(2)"])
+        steps = [json.loads(await database.value(STEP)) for _ in range(2)]
+        await other.script(["rollback"])
+    assert [("job_waits" in step, step["job"]) for step in steps] == [(True, first), (False, second)]
+    assert 0 == (await job(database, first))["done"]
+    assert (3, 0) == ((ended := await run(database, first))["done"], ended["skipped"])
+
+
+async def test_a_step_is_about_few_endpoints(database: Database) -> None:
+    """What one wide event made is done a few endpoints at a time, each delivery once."""
+    wide = await dead(database, 2, receivers=70)
+    job_id = await database.value(CREATE, "retry", DEAD, None)
+    moved = []
+    while (await job(database, job_id))["state"] == "running":
+        moved.append(json.loads(await database.value(STEP))["moved"])
+    assert [60, 60, 20] == moved
+    assert sorted(await changed(database, "retry")) == wide
+
+
+async def test_a_job_says_what_it_did_not_find(database: Database) -> None:
+    """What matched and is in flight when its turn comes is skipped, and counted."""
+    await endpoints(database)
+    await enqueue(database, 5)
+    job_id = await database.value(CREATE, "cancel", "{}", None)
+    assert 2 == len(json.loads(await database.value("select webhook.claim('w', 2, 1000000)"))["deliveries"])
+    ended = await run(database, job_id)
+    assert (5, 3, 2) == (ended["total"], ended["done"], ended["skipped"])
+    assert {"it changed meanwhile": 2} == json.loads(ended["why"])
+
+
 async def test_a_job_cancels_what_waits(database: Database) -> None:
     """Pending, held and waiting for a retry; what is in flight is left to its worker, and what has ended is not touched."""
     await endpoints(database)

@@ -162,7 +162,7 @@ async def test_a_reader_sees_the_views_without_headers(dsn: str, database: Datab
         'select id from webhook.create_endpoint($1::text, settings => \'{"headers": {"X-A": "canary"}}\')', URL
     )
     async with session(dsn, "webhook_reader") as reader:
-        for view in ("events", "deliveries", "attempts", "endpoint_keys"):
+        for view in ("events", "deliveries", "attempts", "endpoint_keys", "jobs"):
             await reader.rows(f"select * from webhook.{view}")
         assert URL == await reader.value("select url from webhook.endpoints")
         with pytest.raises(DatabaseError, match="permission denied"):
@@ -198,7 +198,7 @@ ALLOWED = {
         "meta",
     ),
     "webhook_operator": (OPERATORS, "all but endpoint_key"),
-    "webhook_reader": ("", "attempts deliveries endpoint_keys events"),
+    "webhook_reader": ("", "attempts deliveries endpoint_keys events jobs"),
 }
 
 

@@ -46,6 +46,17 @@ async def test_an_empty_queue(database: Database) -> None:
     assert {"pending", "inflight", "endpoint_sched", "claim_batch", "wake"} == found["dead_rows"].keys()
 
 
+async def test_an_endpoint_in_the_queue_with_nothing_but_what_is_set_aside(database: Database) -> None:
+    """It has nothing due: infinity is no moment to count from."""
+    await endpoint(database)
+    await database.value("select webhook.enqueue('e', '{}')")
+    await database.value("select webhook.hold_delivery(id) from webhook.deliveries")
+    await database.value("select webhook.drain_wake(100)")
+    await database.script(["update webhook.endpoint_sched set turn = 1e9, head = '-infinity', next_at = 'infinity'"])
+    found = await sample(database)
+    assert (0, 1) == (found["oldest_due_seconds"], found["deliveries"]["held"])
+
+
 async def test_deliveries_and_endpoints_by_state(database: Database) -> None:
     """Exact, while there are not many: those of a paused endpoint, and those that were set aside, are held."""
     paused = await endpoint(database, '{"event_types": ["paused"]}')

@@ -3,16 +3,14 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime, timedelta
 
-import anyio
-
-from worker.cli.live import run_until_interrupted
+from worker.cli.live import ask_again, run_until_interrupted
 from worker.cli.output import say
 from worker.cli.session import NothingMatchedError, with_database
-from worker.settings import Settings
-from worker.store.database import Database, Row, connect
+from worker.settings import Settings, without_password
+from worker.store.database import Database, Row
 from worker.store.sql import statements
 
 LOOK_SECONDS = 0.5
@@ -39,19 +37,17 @@ def follow(database_url: str | None, job_id: int) -> Row:
     """Show how a job gets on, until it has ended or somebody presses Ctrl-C; return it as it is then."""
     dsn = Settings.load(database_url=database_url).database_url
 
+    async def look(database: Database) -> Row:
+        return await read_job(database, job_id)
+
     async def watch() -> Row:
-        database = connect(dsn)
-        try:
-            with _shown(await read_job(database, job_id)) as show:
-                while True:
-                    job = await read_job(database, job_id)
+        async with aclosing(ask_again(dsn, look, LOOK_SECONDS, lambda text: say(without_password(text)))) as looks:
+            with _shown(await anext(looks)) as show:
+                async for job in looks:
                     show(job)
                     if job["finished_at"] is not None:
-                        return job
-                    await anyio.sleep(LOOK_SECONDS)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await database.close()
+                        break
+        return job
 
     ended = run_until_interrupted(watch)
     if ended is not None:

@@ -77,6 +77,8 @@ def _say(done: dict[str, Any]) -> None:
         log.info("made %d partitions ahead", done["partitions"])
     if "dropped" in done:
         log.info("dropped the partition %s: older than its retention", done["dropped"])
+    if "job_waits" in done:
+        log.warning("job %d waits for rows that somebody else holds: %s", done["job"], done["job_waits"], extra={"kind": "job"})
     if "job_done" in done:
         log.info(
             "job %d is done: %s of %d deliveries, %d skipped",
