@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import logging
 import os
 import signal
 import sys
@@ -59,6 +60,7 @@ def main(argv: Sequence[str]) -> int:
     import anyio
 
     from worker.http.transports import TransportsError
+    from worker.pipeline.ports import StoreError
     from worker.service.serve import ServeOptions, serve
     from worker.store.database import DatabaseUnavailableError
     from worker.store.migrate import IncompatibleSchemaError
@@ -84,6 +86,11 @@ def main(argv: Sequence[str]) -> int:
         return _failed(error, ExitCode.DATABASE_UNREACHABLE)
     except (IncompatibleSchemaError, TransportsError) as error:
         return _failed(error, ExitCode.CONFIGURATION)
+    except StoreError as error:
+        return _failed(error, ExitCode.FAILED)
+    except Exception:  # noqa: BLE001 - by the log, with its secrets taken out, and not past it
+        logging.getLogger("worker").exception("the worker ends by an error of its own: please report it")
+        return ExitCode.FAILED
     return ExitCode.OK if orderly else ExitCode.FAILED
 
 

@@ -336,9 +336,9 @@ class Pipeline:
             self.counts.retried += 1
         else:
             self.counts.dead += 1
+        self._recorder.add(Outcome(delivery, decision, started, now - started, exchange))
         if decision.disposition != "delivered":
             self.failures.note(delivery, decision, exchange, now)
-        self._recorder.add(Outcome(delivery, decision, started, now - started, exchange))
 
     def _release(self, delivery: Delivery, reason: str) -> None:
         """Give it back unsent: due at once, for anybody, and the attempt does not count."""

@@ -93,6 +93,7 @@ class Recorder:
                     if bare:  # nothing of it can be recorded: its lease will expire, and the attempt counts
                         log.exception("the store refuses the outcome of delivery %d for good", batch[0].delivery.id)
                         batch[0].delivery.claim.open -= 1
+                        self.error = None  # the store has answered
                         return
                     batch, bare = [_bare(batch[0])], True
                 await anyio.sleep(self._retry_seconds[min(failures, len(self._retry_seconds) - 1)])

@@ -121,11 +121,12 @@ class JournalHandler(logging.Handler):
         """Write one entry."""
         priority = next((priority for level, priority in _PRIORITIES if record.levelno >= level), _DEBUG)
         try:
-            self._socket.sendto(_entry(record, priority), self._path)
-        except OSError:
-            lines = self._text.format(record).splitlines()
-            self._stream.write("".join([f"<{priority}>{line}\n" for line in lines]))
-            self._stream.flush()
+            try:
+                self._socket.sendto(_entry(record, priority), self._path)
+            except OSError:
+                lines = self._text.format(record).splitlines()
+                self._stream.write("".join([f"<{priority}>{line}\n" for line in lines]))
+                self._stream.flush()
         except Exception:  # noqa: BLE001 - as the handlers of the standard library
             self.handleError(record)
 

@@ -7,9 +7,10 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
 
@@ -94,25 +95,27 @@ async def serve(options: ServeOptions) -> bool:
             group.start_soon(keep_house, store, options.retention, house)
             group.start_soon(_watch, pipeline)
             group.start_soon(be_present, store, pipeline)
-            group.start_soon(settle_compiler, lambda: pipeline.counts.claimed)
+            group.start_soon(_beside, settle_compiler, lambda: pipeline.counts.claimed)
             if manager.listens or tally is not None:
-                group.start_soon(sampler.run)
+                group.start_soon(_beside, sampler.run)
             if manager.listens:
                 group.start_soon(tell_ready, pipeline, manager)
-                group.start_soon(tell_status, pipeline, manager, lambda: sampler.latest)
+                group.start_soon(_beside, tell_status, pipeline, manager, lambda: sampler.latest)
                 group.start_soon(feed_watchdog, pipeline, manager)
             if options.metrics_listen is not None and tally is not None:
                 health = Health(store, pipeline)
                 measured = Measured(pipeline, tally, house, sampler, health, options.metrics_endpoints)
-                group.start_soon(monitor, measured, options.metrics_listen)
+                group.start_soon(_beside, monitor, measured, options.metrics_listen)
             await pipeline.run()
             group.cancel_scope.cancel()
     finally:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(2):
-            with anyio.move_on_after(1), suppress(StoreError):  # else it is listed as silent for a while
-                await store.forget_me()
-            await store.close()
-            await sender.aclose()
+        with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(2):
+                await sender.aclose()
+            with anyio.move_on_after(2):
+                with anyio.move_on_after(1), suppress(StoreError):  # else it is listed as silent for a while
+                    await store.forget_me()
+                await store.close()
     pipeline.failures.settle(time.monotonic(), all_of_them=True)
     counts = pipeline.counts
     log.info(
@@ -120,6 +123,14 @@ async def serve(options: ServeOptions) -> bool:
         counts.delivered, counts.retried, counts.dead, counts.released, pipeline.fenced, pipeline.in_hand,
     )  # fmt: skip
     return not pipeline.in_hand
+
+
+async def _beside(task: Callable[..., Awaitable[None]], *args: Any) -> None:
+    """Run what only looks on: if it fails, deliveries must not."""
+    try:
+        await task(*args)
+    except Exception:
+        log.exception("%s has ended by an error of its own, deliveries go on: please report it", task.__qualname__)
 
 
 def _traced(sender: Sender, worker: str) -> Sender:
@@ -152,21 +163,24 @@ async def _schema(dsn: str) -> Schema:
 
 async def _obey_signals(pipeline: Pipeline, options: ServeOptions, manager: ServiceManager, process: anyio.CancelScope) -> None:
     """The first drains; the second leaves at once, and the leases tell others what was left. SIGHUP reads the limits again."""
+    told = False  # by a signal: an operator may have had it drain before
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             if number == signal.SIGHUP and options.read_limits is not None:
                 manager.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
                 _reload(pipeline, options.read_limits)
-                if pipeline.claimed.is_set() and not pipeline.stopping:
+                if pipeline.claimed.is_set() and not told:
                     manager.tell("READY=1")
-            elif pipeline.stopping:
+            elif told:
                 log.warning("second signal: leaving at once; expired leases will hand over what is in flight")
                 process.cancel()
                 return
             else:
+                told = True
                 log.info("draining: %d deliveries in hand", pipeline.in_hand)
                 manager.tell("STOPPING=1")
-                pipeline.stop()
+                if not pipeline.stopping:
+                    pipeline.stop()
 
 
 def _reload(pipeline: Pipeline, read_limits: Callable[[], Limits]) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from urllib.parse import urlsplit
 
 import anyio
 from opentelemetry.context import Context
@@ -17,6 +16,7 @@ from opentelemetry.util.types import AttributeValue
 from worker import __version__
 from worker.core.model import Delivery, Exchange, Request
 from worker.core.trace import TRACE_HEADERS
+from worker.core.url import BadURL, parse_url
 from worker.pipeline.ports import NotSentError, Sender
 
 FLUSH_SECONDS_MAX = 1.5
@@ -78,10 +78,14 @@ class TracingSender:
     async def aclose(self) -> None:
         """Close the sender, and export what is left, for a moment: a collector that is away keeps no worker from ending."""
         await self._sender.aclose()
-        with anyio.move_on_after(FLUSH_SECONDS_MAX) as flushing:
-            await anyio.to_thread.run_sync(self._provider.shutdown, abandon_on_cancel=True)
-        if flushing.cancelled_caught:
-            self._exporter.shutdown()  # it tries no longer, and the thread ends
+        flushed = False
+        try:
+            with anyio.move_on_after(FLUSH_SECONDS_MAX):
+                await anyio.to_thread.run_sync(self._provider.shutdown, abandon_on_cancel=True)
+                flushed = True
+        finally:
+            if not flushed:
+                self._exporter.shutdown()  # it tries no longer, and the thread ends
 
 
 def _attributes(request: Request, delivery: Delivery) -> dict[str, AttributeValue]:
@@ -102,12 +106,13 @@ def _attributes(request: Request, delivery: Delivery) -> dict[str, AttributeValu
 @lru_cache(maxsize=10_000)
 def _of_url(url: str) -> dict[str, AttributeValue]:
     """Return where it goes. A query may hold a token, so it is not told."""
-    parts = urlsplit(url)
-    shown = parts._replace(query="REDACTED" if parts.query else "", fragment="").geturl()
-    return {"url.full": shown, "server.address": parts.hostname or "", "server.port": parts.port or _PORTS[parts.scheme]}
-
-
-_PORTS = {"http": 80, "https": 443}
+    try:
+        target = parse_url(url, allow_http=True)
+    except BadURL:  # it is not sent there, and may hold a password
+        return {}
+    path, query, _ = target.path.partition("?")
+    full = f"{target.scheme}://{target.authority}{path}" + ("?REDACTED" if query else "")
+    return {"url.full": full, "server.address": target.host, "server.port": target.port}
 
 
 def _end(span: Span, outcome: str, status: int | None) -> None:

@@ -53,8 +53,8 @@ class PostgresStore:
         claim = Claim(document["claim"], document["lease"], 0.0)
         of = {int(key): self._endpoint(int(key), value) for key, value in document["endpoints"].items()}
         for endpoint in of.values():
-            if endpoint.withheld:
-                await self._withhold(endpoint)
+            if endpoint.withheld and not await self._withhold(endpoint):
+                break  # the lease runs, and the others' turn comes with their next claim
         now, rows, traces = document["now"], document["deliveries"], document["traces"] or {}
         deliveries = [
             Delivery(
@@ -147,8 +147,8 @@ class PostgresStore:
             self._endpoints[id_] = (settings["version"], settings["keys"]), endpoint
         return endpoint
 
-    async def _withhold(self, endpoint: Endpoint) -> None:
-        """Pause an endpoint whose keys cannot be unsealed: for all workers, and until somebody has looked."""
+    async def _withhold(self, endpoint: Endpoint) -> bool:
+        """Pause an endpoint whose keys cannot be unsealed: for all workers, until somebody has looked. False if it failed."""
         try:
             async with self._planning:
                 if await self._plans.value(self._sql["withhold"], endpoint.id, self._worker, endpoint.problem):
@@ -162,6 +162,8 @@ class PostgresStore:
                 extra={"endpoint_id": endpoint.id},
             )
             await anyio.sleep(WITHHOLD_FAILED_SECONDS)
+            return False
+        return True
 
 
 def read_endpoint(id_: int, settings: Mapping[str, Any], key_ring: KeyRing) -> Endpoint:
