@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
         return _failed(error, ExitCode.CONFIGURATION)
     except StoreError as error:
         return _failed(error, ExitCode.FAILED)
-    except Exception:  # noqa: BLE001 - by the log, with its secrets taken out, and not past it
+    except Exception:  # by the log, with its secrets taken out, and not past it
         logging.getLogger("worker").exception("the worker ends by an error of its own: please report it")
         return ExitCode.FAILED
     return ExitCode.OK if orderly else ExitCode.FAILED
