@@ -253,7 +253,7 @@ def test_a_bad_value_is_answered_with_the_allowed_ones(cli: Cli, line: str, sent
         "endpoints list", "endpoints show 404", "endpoints set 404 --rate 1", "endpoints pause 404", "endpoints resume 404",
         "endpoints disable 404", "endpoints enable 404", "deliveries list", "deliveries show 404", "deliveries retry 404",
         "deliveries retry --state dead", "attempts list", "deliveries hold --tenant x", "deliveries cancel 404", "jobs list",
-        "jobs show 404", "jobs pause 404", "jobs cancel 404",
+        "jobs show 404", "jobs show 404 --follow", "jobs pause 404", "jobs cancel 404",
     ],
 )  # fmt: skip
 def test_nothing_matched_is_3(cli: Cli, line: str) -> None:
@@ -265,7 +265,7 @@ def test_nothing_matched_is_3(cli: Cli, line: str) -> None:
 
 
 @pytest.mark.fault(68)
-@pytest.mark.parametrize("line", ["stats", "check", "migrate up", "endpoints list", "enqueue a --payload 1"])
+@pytest.mark.parametrize("line", ["stats", "check", "migrate up", "endpoints list", "enqueue a --payload 1", "attempts tail"])
 def test_an_unreachable_database_is_4(cli: Cli, line: str) -> None:
     """Nobody listens: one clear line, without the password, and 4."""
     done = cli(*line.split(), "--database-url", "postgresql://me:s3cret@127.0.0.1:1/x")
@@ -291,7 +291,9 @@ def test_a_bad_setting_is_78(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (78, True) == (done.code, "WEBHOOK_WORKER_ALLOW_NETWORKS" in done.err)
 
 
-@pytest.mark.parametrize("line", ["check", "stats", "endpoints list", "deliveries list", "enqueue a --payload 1"])
+@pytest.mark.parametrize(
+    "line", ["check", "stats", "endpoints list", "deliveries list", "enqueue a --payload 1", "attempts tail"]
+)
 def test_a_database_that_was_never_migrated_is_78(cli: Cli, empty_dsn: str, line: str) -> None:
     """No schema: 78, and the next step."""
     done = cli(*line.split(), "--database-url", empty_dsn)

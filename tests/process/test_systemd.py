@@ -63,7 +63,7 @@ def installed(server: PostgresServer) -> Iterator[Guest]:
         )
         for name in INSTANCES:
             if name.startswith("pypy-"):
-                guest.write(f"/etc/webhook-worker/{name}.env", f"PYTHONPATH={SOURCE}\n")
+                guest.run("sh", "-c", f"echo PYTHONPATH={SOURCE} >> /etc/webhook-worker/{name}.env")
         guest.run("systemctl", "daemon-reload")
         yield guest
 
@@ -277,6 +277,25 @@ async def test_reload(guest: Guest, database: Database) -> None:
     assert process == guest.show(unit, "MainPID")
 
 
+async def test_metrics(guest: Guest) -> None:
+    """Each instance has an address of its own, where the sandbox hides nothing of what belongs there."""
+    settings = guest.run("sh", "-c", "cat /etc/webhook-worker/*.env").stdout
+    ports = re.findall(r"^WEBHOOK_WORKER_METRICS_LISTEN=127\.0\.0\.1:(\d+)$", settings, re.MULTILINE)
+    assert len(FLEET) <= len(ports) == len(set(ports))
+    await guest.systemctl("start", FLEET[0])
+    shown = ""
+
+    async def scraped() -> bool:
+        nonlocal shown
+        fetch = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:9101/metrics').read().decode())"
+        shown = guest.run("/opt/webhook-worker/cpython/bin/python", "-c", fetch, check=False).stdout
+        return "webhook_worker_build_info" in shown
+
+    await until(scraped)
+    for name in ("process_cpu_seconds_total", "process_open_fds", "process_max_fds", "process_resident_memory_bytes"):
+        assert f"\n{name} " in shown
+
+
 async def test_bad_configuration(guest: Guest) -> None:
     """A wrong setting ends the start with 78 and its reason, and nothing tries again."""
     guest.write("/etc/webhook-worker/watched.env", "WEBHOOK_WORKER_ALLOW_PORTS=many\n")
@@ -291,5 +310,9 @@ async def test_uninstalled(guest: Guest) -> None:
     guest.run(INSTALL, "--uninstall")
     assert ("not-found", "inactive") == (guest.show(FLEET[0], "LoadState"), guest.show(FLEET[0], "ActiveState"))
     left = guest.run("find", "/opt/webhook-worker", "/usr/local/bin/webhook-worker", check=False).stdout
-    assert "" == left + guest.run("find", "/etc/systemd/system", "-name", "webhook-worker*").stdout
+    left += guest.run("find", "/usr/local/share", "-name", "*webhook-worker*").stdout
+    assert "" == left
+    units = guest.run("find", "/etc/systemd/system", "-path", "*webhook-worker*", "-not", "-type", "d").stdout
+    assert [f"/etc/systemd/system/{WATCHED}.service.d/test.conf"] == units.split()  # whoever ran this test put it there
+    guest.run(INSTALL, "--uninstall")  # there is nothing left, which is no error
     assert guest.run("cat", "/etc/webhook-worker/environment", "/etc/credstore/webhook-worker.database_url").stdout

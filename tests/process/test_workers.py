@@ -65,6 +65,28 @@ async def test_workers_are_listed_and_drained(dsn: str, database: Database, caps
     assert 3 == await command(dsn, "workers", "drain", first)
 
 
+@pytest.mark.sql
+async def test_a_signal_while_an_operator_has_it_drain(dsn: str, database: Database) -> None:
+    """It is the first one: what is on the wire still gets its time, and is recorded."""
+    receiver = Receiver(pause=3.0)
+    async with receiver.listening():
+        await database.value("select id from webhook.create_endpoint($1::text)", receiver.url())
+        await database.value("select webhook.enqueue('e', '{}')")
+        with Worker(dsn) as worker:
+            await until(lambda: receiver.arrivals)
+            assert 0 == await command(dsn, "workers", "drain", "--all")
+            await until(lambda: is_draining(database))
+            worker.terminate()
+            status, said = await worker.wait()
+    assert (0, 1) == (status, len(receiver.arrivals))
+    assert "stopped: 1 delivered" in said
+    assert 1 == await database.value("select count(*) from webhook.finished where state = 'delivered'")
+
+
+async def is_draining(database: Database) -> bool:
+    return bool(await database.value("select exists (select from webhook.worker where draining)"))
+
+
 def has_listed(database: Database, count: int) -> Awaitable[bool]:
     async def look() -> bool:
         return count == len(await listed(database))
