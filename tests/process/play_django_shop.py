@@ -1,6 +1,7 @@
 """Plays Django's example through its own request handling; in a process of its own, since settings are made once in one.
 
-python play_django_shop.py DSN, with the directories of the example and of `worker` in PYTHONPATH: prints the status of each answer as JSON.
+python play_django_shop.py DSN, with the directories of the example and of `worker` in PYTHONPATH: prints the status of each
+answer as JSON.
 """
 
 import asyncio

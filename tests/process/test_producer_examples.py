@@ -167,7 +167,7 @@ async def test_one_shipping_of_an_order(shop: Shop, example: Callable[[str], Any
 
 
 async def test_django(shop: Shop) -> None:
-    """The form and the async view place orders; what either refuses after it has enqueued leaves nothing. The helper's calls fit its cursors."""
+    """The form and the async view place orders; what either refuses leaves no event. The helper's calls fit its cursors."""
     pytest.importorskip("django", reason="the extra examples is not installed")
     script = Path(__file__).with_name("play_django_shop.py")
     assert "[302, 302, 200, 201, 409]" == _said([sys.executable, str(script), shop.dsn], {"PYTHONPATH": f"{EXAMPLES}:{ROOT}"})
