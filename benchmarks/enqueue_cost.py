@@ -17,7 +17,7 @@ from benchmarks.stage import family_cpu_seconds, migrated_database, on_database,
 from worker.store.database import Database
 from worker.store.sql import statements
 
-TARGET_RATIO = 6.0
+TARGET_RATIO = 8.0
 MANY = 100
 
 

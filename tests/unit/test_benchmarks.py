@@ -130,7 +130,7 @@ def test_held_snapshot_is_judged(free: list[float], held: float, *, holds: bool)
     assert held_snapshot._judge(sides, 1.0).holds == holds
 
 
-@pytest.mark.parametrize(("cpu_us", "holds"), [(600.0, True), (601.0, False)])
+@pytest.mark.parametrize(("cpu_us", "holds"), [(800.0, True), (801.0, False)])
 def test_enqueue_cost_is_judged(cpu_us: float, *, holds: bool) -> None:
     """By the CPU of an event for one endpoint, beside that of the order alone."""
     compared = enqueue_cost.kinds()
