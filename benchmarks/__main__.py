@@ -16,6 +16,7 @@ NAMES = (
     "cold-start",
     "compare",
     "endurance",
+    "enqueue-cost",
     "fairness",
     "fan-out",
     "held-snapshot",

@@ -98,6 +98,43 @@ with drawn as materialized (
 )
 insert into webhook.wake (endpoint_id, run_at) select e.id, now() from (values (1), (2)) as e (id)
 
+-- name: bench_shop
+-- A producer's own table, and a tenant with one endpoint and one with three.
+create table public.orders (
+    id bigint generated always as identity primary key,
+    customer text not null,
+    item text not null,
+    quantity int not null,
+    placed_at timestamptz not null default now()
+);
+create index on public.orders (customer, placed_at);
+select webhook.create_endpoint('http://127.0.0.1:9/', tenant => 'one');
+select webhook.create_endpoint('http://127.0.0.1:9/' || n, tenant => 'three') from generate_series(1, 3) as n
+
+-- name: bench_empty_shop
+-- The same start for every round.
+truncate public.orders, webhook.event, webhook.pending, webhook.wake, webhook.idempotency_key
+
+-- name: bench_order
+-- What the producer writes for itself. This and the next three are for pgbench, which fills in :payload and :tenant.
+insert into public.orders (customer, item, quantity) values ('customer of the shop', 'ticket for tonight', 2)
+
+-- name: bench_order_enqueue
+-- The order's event.
+select webhook.enqueue('order.created', :payload, tenant => :tenant)
+
+-- name: bench_order_enqueue_keyed
+-- The same, named after the order.
+select webhook.enqueue('order.created', :payload, tenant => :tenant, idempotency_key => 'order:' || currval('public.orders_id_seq'))
+
+-- name: bench_order_enqueue_many
+-- A hundred events in one call.
+select count(*) from webhook.enqueue_many(array_fill('order.created'::text, array[100]), array_fill(:payload::text, array[100]), tenant => :tenant)
+
+-- name: bench_wal_position
+-- Bytes of WAL until now.
+select pg_current_wal_insert_lsn() - '0/0'::pg_lsn
+
 -- name: bench_history_bytes
 -- What is kept of the past: tables that grow by design.
 select sum(pg_total_relation_size(c.oid))::bigint from pg_class as c

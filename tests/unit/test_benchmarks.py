@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 
-from benchmarks import bulk_retry, burst, endurance, fairness, fan_out, held_snapshot, idle, origins, receiver, sender, steps
+from benchmarks import (
+    bulk_retry,
+    burst,
+    endurance,
+    enqueue_cost,
+    fairness,
+    fan_out,
+    held_snapshot,
+    idle,
+    origins,
+    receiver,
+    sender,
+    steps,
+)
 from benchmarks.__main__ import main
 from benchmarks.arrivals import Arrival, first_arrivals, latencies, percentile
 from benchmarks.compare.goals import judge
@@ -115,6 +128,16 @@ def test_held_snapshot_is_judged(free: list[float], held: float, *, holds: bool)
     sides = {name: held_snapshot.Side("", store) for name in ("free", "held")}
     sides["free"].per_second, sides["held"].per_second = free, [100.0] * 9 + [held]
     assert held_snapshot._judge(sides, 1.0).holds == holds
+
+
+@pytest.mark.parametrize(("cpu_us", "holds"), [(800.0, True), (801.0, False)])
+def test_enqueue_cost_is_judged(cpu_us: float, *, holds: bool) -> None:
+    """By the CPU of an event for one endpoint, beside that of the order alone."""
+    compared = enqueue_cost.kinds()
+    for kind in compared:
+        kind.latency_us, kind.cpu_us, kind.wal_bytes = [1.0], [100.0], [1.0]
+    compared[2].cpu_us = [cpu_us]
+    assert enqueue_cost.judge(compared).holds == holds
 
 
 @pytest.mark.parametrize("worse", ["transactions_per_second", "cpu_percent", "p99_ms", "missing"])

@@ -1,0 +1,1 @@
+"""A Django application whose orders are told to their customers."""

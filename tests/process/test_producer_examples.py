@@ -1,0 +1,285 @@
+"""Each example for producers commits once and rolls back once; a real worker brings a real receiver what was committed."""
+
+import importlib
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from fleet import ROOT, Receiver, Worker
+from test_docs import psql_directory
+
+from worker.store.database import Database
+
+pytestmark = pytest.mark.sql
+
+EXAMPLES = ROOT / "examples/producers"
+GO_PACKAGES = Path("/usr/share/gocode")
+SOLD_OUT = "items_in_stock_check"
+STOCK = "insert into items values ('ticket', 100), ('relic', 0)"
+
+
+@dataclass
+class Shop:
+    """A database with the shop's tables, and one customer whose endpoint is `receiver`."""
+
+    dsn: str
+    database: Database
+    receiver: Receiver
+
+    async def tells(self, orders: int, *events: tuple[str, dict[str, Any]]) -> None:
+        """Let a worker deliver what is there: these orders and events, and no others, are there, and arrive."""
+        with Worker(self.dsn, "--once") as worker:
+            status, said = await worker.wait()
+        assert 0 == status, said
+        assert orders == await self.database.value("select count(*) from orders")
+        assert 100 - orders == await self.database.value("select in_stock from items where name = 'ticket'")
+        found = await self.database.rows("select tenant, event_type from webhook.events order by id")
+        assert [("acme", event_type) for event_type, _ in events] == [(row["tenant"], row["event_type"]) for row in found]
+        arrived = [json.loads(arrival.body) for arrival in self.receiver.arrivals]
+        assert sorted(map(_sorted, (payload for _, payload in events))) == sorted(map(_sorted, arrived))
+
+    async def order(self) -> int:
+        """Return the only order's id."""
+        return int(await self.database.value("select id from orders"))
+
+
+@pytest.fixture
+async def shop(dsn: str, database: Database) -> AsyncIterator[Shop]:
+    await database.script([(EXAMPLES / "shop.sql").read_text(), STOCK])
+    async with Receiver().listening() as receiver:
+        await database.value("select id from webhook.create_endpoint($1::text, 'acme')", receiver.url())
+        yield Shop(dsn, database, receiver)
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Import an example by its name."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return importlib.import_module
+
+
+@asynccontextmanager
+async def asyncpg_pool(dsn: str) -> AsyncIterator[Any]:
+    import asyncpg
+
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
+        yield pool
+
+
+@asynccontextmanager
+async def psycopg_connection(dsn: str) -> AsyncIterator[Any]:
+    with psycopg.connect(dsn) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def psycopg_async_connection(dsn: str) -> AsyncIterator[Any]:
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def sqlalchemy_engine(dsn: str) -> AsyncIterator[Any]:
+    sqlalchemy = pytest.importorskip("sqlalchemy", reason="the extra examples is not installed")
+    engine = sqlalchemy.create_engine(dsn.replace("postgresql", "postgresql+psycopg", 1))
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@asynccontextmanager
+async def sqlalchemy_async_engine(dsn: str) -> AsyncIterator[Any]:
+    asyncio = pytest.importorskip("sqlalchemy.ext.asyncio", reason="the extra examples is not installed")
+    engine = asyncio.create_async_engine(dsn.replace("postgresql", "postgresql+asyncpg", 1))
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def sqlalchemy_sessions(dsn: str) -> AsyncIterator[Any]:
+    async with sqlalchemy_engine(dsn) as engine:
+        from sqlalchemy.orm import sessionmaker
+
+        yield sessionmaker(engine)
+
+
+CONNECTED: dict[str, Callable[[str], AbstractAsyncContextManager[Any]]] = {
+    "with_asyncpg": asyncpg_pool,
+    "with_helper": asyncpg_pool,
+    "with_psycopg": psycopg_connection,
+    "with_psycopg_async": psycopg_async_connection,
+    "with_sqlalchemy": sqlalchemy_engine,
+    "with_sqlalchemy_async": sqlalchemy_async_engine,
+    "with_sqlalchemy_orm": sqlalchemy_sessions,
+}
+
+
+@pytest.mark.parametrize("name", CONNECTED)
+async def test_python(name: str, shop: Shop, example: Callable[[str], Any]) -> None:
+    """An order and its event; of an item that is sold out, neither."""
+    async with CONNECTED[name](shop.dsn) as connected:
+        place_order = example(name).place_order
+        order = await _done(place_order(connected, "acme", "ticket"))
+        with pytest.raises(Exception, match=SOLD_OUT):
+            await _done(place_order(connected, "acme", "relic"))
+    await shop.tells(1, ("order.created", {"order": order, "customer": "acme", "item": "ticket"}))
+
+
+@pytest.mark.parametrize("name", ["with_psycopg", "with_helper"])
+async def test_many_with_keys(name: str, shop: Shop, example: Callable[[str], Any]) -> None:
+    """A job that is started twice on a day tells of each order once; without orders, of none."""
+    day = date(2026, 11, 27)
+    async with CONNECTED[name](shop.dsn) as connected:
+        module = example(name)
+        await _done(module.announce_delays(connected, "acme", day))
+        orders = [await _done(module.place_order(connected, "acme", "ticket")) for _ in range(2)]
+        await _done(module.announce_delays(connected, "acme", day))
+        await _done(module.announce_delays(connected, "acme", day))
+    created = [("order.created", {"order": order, "customer": "acme", "item": "ticket"}) for order in orders]
+    delayed = [("order.delayed", {"order": order, "day": "2026-11-27"}) for order in orders]
+    await shop.tells(2, *created, *delayed)
+
+
+async def test_one_shipping_of_an_order(shop: Shop, example: Callable[[str], Any]) -> None:
+    """Shipped twice, told once, of the first time."""
+    async with sqlalchemy_sessions(shop.dsn) as sessions:
+        module = example("with_sqlalchemy_orm")
+        order = module.place_order(sessions, "acme", "ticket")
+        module.ship_order(sessions, order)
+        module.ship_order(sessions, order)
+    created = {"order": order, "customer": "acme", "item": "ticket"}
+    shipped = await shop.database.value("select shipped_at from orders")
+    await shop.tells(1, ("order.created", created), ("order.shipped", {"order": order, "shipped_at": shipped.isoformat()}))
+
+
+async def test_django(shop: Shop) -> None:
+    """The form and the async view place orders; what either refuses leaves no event. The helper's calls fit its cursors."""
+    pytest.importorskip("django", reason="the extra examples is not installed")
+    script = Path(__file__).with_name("play_django_shop.py")
+    assert "[302, 302, 200, 201, 409]" == _said([sys.executable, str(script), shop.dsn], {"PYTHONPATH": f"{EXAMPLES}:{ROOT}"})
+    orders = await shop.database.rows("select id from orders order by id")
+    told = [("order.created", {"order": row["id"], "customer": "acme", "item": "ticket"}) for row in orders]
+    await shop.tells(3, *told, ("shop.closed", {"until": 9}))
+
+
+async def test_psql(shop: Shop) -> None:
+    """A script, twice."""
+    psql = [f"{psql_directory()}/psql", shop.dsn, "-Xq", "-f", str(EXAMPLES / "place_order.sql"), "-v", "customer=acme", "-v"]
+    _said([*psql, "item=ticket"])
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        _said([*psql, "item=relic"])
+    assert SOLD_OUT in refused.value.stderr
+    await shop.tells(1, ("order.created", {"order": await shop.order(), "customer": "acme", "item": "ticket"}))
+
+
+NODE = """
+import pg from "pg";
+import { placeOrder, shipOrder } from "./orders.js";
+
+const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL });
+const order = await placeOrder(pool, "acme", "ticket");
+let refused = "nothing";
+try {
+  await placeOrder(pool, "acme", "relic");
+} catch (error) {
+  refused = error.constraint;
+}
+await shipOrder(pool, order);
+await shipOrder(pool, order);
+console.log(order, refused);
+await pool.end();
+"""
+
+
+async def test_node(shop: Shop) -> None:
+    """The same with node-postgres; and an order that is shipped twice, and told of once."""
+    directory = EXAMPLES / "node"
+    if not shutil.which("node") or not (directory / "node_modules/pg").exists():
+        pytest.skip(f"there is no node, or no `npm install` was done in {directory.relative_to(ROOT)}")
+    node = ["node", "--input-type=module", "--eval", NODE]
+    said = _said(node, {"DATABASE_URL": shop.dsn}, directory)
+    order = await shop.order()
+    assert f"{order} {SOLD_OUT}" == said
+    shipped = json.loads(await shop.database.value("select to_json(shipped_at)::text from orders"))
+    created = {"order": order, "customer": "acme", "item": "ticket"}
+    await shop.tells(1, ("order.created", created), ("order.shipped", {"order": order, "shipped_at": shipped}))
+
+
+GO = """
+package main
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+
+	_ "github.com/lib/pq"
+
+	"shop"
+)
+
+func main() {
+	db, err := sql.Open("postgres", os.Getenv("DATABASE_URL"))
+	if err != nil {
+		panic(err)
+	}
+	order, err := shop.PlaceOrder(context.Background(), db, "acme", "ticket")
+	if err != nil {
+		panic(err)
+	}
+	_, refused := shop.PlaceOrder(context.Background(), db, "acme", "relic")
+	fmt.Println(order.ID, refused)
+}
+"""
+
+
+async def test_go(shop: Shop, tmp_path: Path) -> None:
+    """The same with database/sql, over the driver that Debian has."""
+    if not shutil.which("go") or not (GO_PACKAGES / "src/github.com/lib/pq").exists():
+        pytest.skip("there is no go, or no Debian package golang-github-lib-pq-dev")
+    for path, text in {"shop/orders.go": (EXAMPLES / "go/orders.go").read_text(), "play/main.go": GO}.items():
+        file = tmp_path / "src" / path
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    environment = {
+        "DATABASE_URL": f"{shop.dsn}{'&' if '?' in shop.dsn else '?'}sslmode=disable",
+        "GO111MODULE": "off",
+        "GOCACHE": str(tmp_path / "cache"),
+        "GOPATH": f"{tmp_path}:{GO_PACKAGES}",
+    }
+    said = _said(["go", "run", "play"], environment)
+    order = await shop.order()
+    assert said.startswith(f"{order} pq: ")
+    assert SOLD_OUT in said
+    await shop.tells(1, ("order.created", {"order": order, "customer": "acme", "item": "ticket"}))
+
+
+def _said(command: list[str], environment: dict[str, str] | None = None, directory: Path = ROOT) -> str:
+    """Run a producer and return what it printed."""
+    return subprocess.run(
+        command, env={**os.environ, **(environment or {})}, cwd=directory, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+async def _done(result: Any) -> Any:
+    """Return a function's result, whether it is async or not."""
+    return await result if inspect.isawaitable(result) else result
+
+
+def _sorted(payload: Any) -> str:
+    return json.dumps(payload, sort_keys=True)
