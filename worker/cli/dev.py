@@ -44,9 +44,17 @@ def dev(
     """
     if data is not None and database_url is not None:
         raise typer.BadParameter("with --database-url, the data is kept there", param_hint="--data")
+    logs.set_up("text", "info")
+    try:
+        orderly = _run(endpoints, data, port, database_url, format_)
+    except KeyboardInterrupt:  # it came before the worker watched for it
+        orderly = True
+    raise typer.Exit(ExitCode.OK if orderly else ExitCode.FAILED)
+
+
+def _run(endpoints: Path | None, data: Path | None, port: int, database_url: str | None, format_: Format) -> bool:
     from worker.dev.develop import CannotDevelopError, DevOptions, develop
 
-    logs.set_up("text", "info")
     is_own = data is not None or not (database_url or os.environ.get("DATABASE_URL"))
     with ExitStack() as stack:
         try:
@@ -55,10 +63,9 @@ def dev(
             _say_how_to_join(settings.database_url if is_own else None)
             options = DevOptions(settings, is_own, port, endpoints, lambda record: _show(record, format_), say)
             uvloop = sys.implementation.name == "cpython" and sys.platform != "win32"
-            orderly = anyio.run(develop, options, backend_options={"use_uvloop": uvloop})
+            return anyio.run(develop, options, backend_options={"use_uvloop": uvloop})
         except (CannotDevelopError, EmbeddedPostgresError) as error:
             raise FailedError(str(error)) from None
-    raise typer.Exit(ExitCode.OK if orderly else ExitCode.FAILED)
 
 
 def _say_how_to_join(dsn: str | None) -> None:
