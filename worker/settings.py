@@ -55,6 +55,10 @@ class GuardRails:
         )
 
 
+NO_GUARD_RAILS = GuardRails(("0.0.0.0/0", "::/0"), None, ("any",), allow_http=True)
+"""For URLs on the machine of whoever types the command. What the environment denies stays denied."""
+
+
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
     """A host, by name or address, and a port."""

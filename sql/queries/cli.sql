@@ -292,6 +292,31 @@ limit $7::int
 -- Attempts that were recorded since the call before: cursor, endpoint, tenant, outcome, only failed, rows. See functions/560_tail.sql.
 select webhook.tail_attempts($1::text, $2::bigint, $3::text, $4::text, $5::boolean, $6::int)
 
+-- name: events_newest
+-- The newest event, 0 if there is none, and what webhook-ids of this database begin with.
+select coalesce((select max(id) from webhook.event), 0) as newest, m.message_id_prefix from webhook.meta as m
+
+-- name: events_tail
+-- Events after an id, the oldest first, at most so many, and those of some ids that were not there before: newest, the ids with commas,
+-- tenant or null, patterns as a JSON array, rows. A JSON array; of an event that is not wanted, its id alone. Reads only.
+with found as (
+    (select v.* from webhook.event as v where v.id > $1::bigint order by v.id limit $5::int)
+    union all
+    select v.* from webhook.event as v where v.id = any (string_to_array($2::text, ',')::bigint[])
+), judged as (
+    select f.*, ($3::text is null or f.tenant = $3) and exists (  -- as for endpoints: `*` means no operational events
+        select from json_array_elements_text($4::text::json) as p (pattern)
+        where case when p.pattern = '*' then not f.operational
+                   when p.pattern like '%.*' then starts_with(f.event_type, left(p.pattern, -1))
+                   else f.event_type = p.pattern end
+    ) as wanted
+    from found as f
+)
+select coalesce(json_agg(case when j.wanted
+    then json_build_array(j.id, j.event_type, j.tenant, j.content_type, j.payload, j.trace)
+    else json_build_array(j.id) end order by j.id), '[]')::text
+from judged as j
+
 -- name: stats
 -- What an operator looks at first, without counting a big table: each number is exact up to a bound of rows ($1), and
 -- beyond it the planner's estimate, or "at least". `oldest` looks at up to $2 endpoints, those longest due first, and

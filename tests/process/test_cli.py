@@ -212,6 +212,7 @@ def test_ok_is_0(cli: Cli) -> None:
         "endpoints set 1 --rate fast", "endpoints add", "endpoints add https://a.example --header nocolon",
         "endpoints list --state bogus", "deliveries list --state bogus", "deliveries list --since yesterday",
         "deliveries list --limit 0", "deliveries retry", "deliveries retry 1 --state dead", "deliveries cancel", "jobs show x",
+        "listen", "listen --forward-to ftp://localhost/", "dev --port 0", "dev --data x --database-url postgresql://localhost/x",
         "deliveries retry --state dead --rate 0", "deliveries list --status 1000", "deliveries list --until tomorrow",
         "attempts list --after 7",
         "enqueue a --payload 1 --file -", "enqueue a --payload 1 --in 1h --at 2030-01-01T00:00:00Z",
@@ -265,7 +266,13 @@ def test_nothing_matched_is_3(cli: Cli, line: str) -> None:
 
 
 @pytest.mark.fault(68)
-@pytest.mark.parametrize("line", ["stats", "check", "migrate up", "endpoints list", "enqueue a --payload 1", "attempts tail"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "stats", "check", "migrate up", "endpoints list", "enqueue a --payload 1", "attempts tail", "top --once",
+        "listen --forward-to http://localhost:3000/",
+    ],
+)  # fmt: skip
 def test_an_unreachable_database_is_4(cli: Cli, line: str) -> None:
     """Nobody listens: one clear line, without the password, and 4."""
     done = cli(*line.split(), "--database-url", "postgresql://me:s3cret@127.0.0.1:1/x")

@@ -10,8 +10,10 @@ from typing import Any
 
 import anyio
 import pytest
+from command import running
 from fleet import ROOT, until
 from test_commands import every
+from test_docs import free_port
 from test_tail import tailing
 
 from worker.cli.app import main
@@ -180,6 +182,7 @@ def test_what_is_printed_is_what_is_documented(
     cli("check")
     endpoint = _endpoints(cli, tmp_path)
     _keys(cli, endpoint, tmp_path / "keys", monkeypatch)
+    _local(cli)
     event = _deliveries(cli)
     _workers(cli)
     cli("events", "purge", "--id", event, "--dry-run", shape="purge trial")
@@ -220,6 +223,21 @@ def _keys(cli: Scenario, endpoint: int, file: Path, monkeypatch: pytest.MonkeyPa
     cli("keys", "rotate")
     cli("endpoints", "keys", endpoint)
     cli("endpoints", "test", endpoint, code=1)
+
+
+def _local(cli: Scenario) -> None:
+    """One event: `dev` delivers it to its own receiver; it is passed there, with a key that is not known there; and nowhere."""
+    port = free_port()
+    with (
+        running(["dev", "--port", port, "--format", "jsonl"], DATABASE_URL=cli.dsn) as dev,
+        running(["listen", "--forward-to", f"http://127.0.0.1:{port}/", "--format", "jsonl"], DATABASE_URL=cli.dsn) as there,
+        running(["listen", "--forward-to", "http://127.0.0.1:9/", "--format", "jsonl"], DATABASE_URL=cli.dsn) as nowhere,
+    ):
+        anyio.run(until, lambda: dev.heard("printing what comes") and there.heard("passing") and nowhere.heard("passing"))
+        cli("enqueue", "user.created", "--payload", "{}")
+        anyio.run(until, lambda: len(dev.lines) == 2 and there.lines and nowhere.lines)
+    cli.checker.command("dev", [json.loads(line) for line in dev.lines])
+    cli.checker.command("listen", [json.loads(line) for line in there.lines + nowhere.lines])
 
 
 def _deliveries(cli: Scenario) -> int:

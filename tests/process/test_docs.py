@@ -237,7 +237,7 @@ def test_receivers_verify() -> None:
 
     scope: dict[str, Callable[..., bool]] = {}
     for language, _, block in _BLOCK.findall((ROOT / "docs/receivers.md").read_text()):
-        if language == "python":
+        if language == "python" and not block.startswith("--8<--"):  # an example's file, which has tests of its own
             exec(block, scope)
     key, body, now = "whsec_" + "c2VjcmV0" * 4, b'{"n": 1}', 1_800_000_000
     headers = {"webhook-id": "msg_p_1", "webhook-timestamp": str(now)}

@@ -1,17 +1,13 @@
 """`attempts tail`: what is recorded comes out, once, while it happens."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 
 import pytest
-from fleet import ROOT, Receiver, Worker, until
+from command import Running, running
+from fleet import Receiver, Worker, until
 from servers import needs_postgres, postgres_server
 
 from worker.store.database import Database, connect
@@ -21,45 +17,10 @@ ENQUEUE = (
 )
 
 
-class Tail:
-    """A running `attempts tail`: its lines, as they come."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self.process = process
-        self.lines: list[str] = []
-        self.said: list[str] = []
-
-    def read_on(self) -> None:
-        for line in self.process.stdout or ():
-            self.lines.append(line)
-
-    def listen(self) -> None:
-        for line in self.process.stderr or ():
-            self.said.append(line)
-
-
 @contextmanager
-def tailing(dsn: str, *options: str) -> Iterator[Tail]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "worker", "attempts", "tail", *options],
-        cwd=ROOT, env={**os.environ, "DATABASE_URL": dsn}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    tail = Tail(process)
-    readers = [Thread(target=tail.read_on), Thread(target=tail.listen)]
-    for reader in readers:
-        reader.start()
-    try:
+def tailing(dsn: str, *options: str) -> Iterator[Running]:
+    with running(["attempts", "tail", *options], DATABASE_URL=dsn) as tail:
         yield tail
-        process.send_signal(signal.SIGINT)
-        assert 0 == process.wait(30)
-    finally:
-        process.kill()
-        process.wait()
-        for reader in readers:
-            reader.join()
-        for stream in (process.stdout, process.stderr):
-            if stream:
-                stream.close()
 
 
 async def test_every_attempt_comes_once_and_as_it_happens(dsn: str, database: Database) -> None:

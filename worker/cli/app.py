@@ -10,6 +10,7 @@ from worker.cli import (
     completion,
     deliveries,
     delivery_changes,
+    dev,
     endpoint_test,
     endpoints,
     endpoints_import,
@@ -19,6 +20,7 @@ from worker.cli import (
     forward,
     jobs,
     keys,
+    listen,
     migrate,
     stats,
     tenants,
@@ -31,7 +33,7 @@ from worker.cli.session import guarded
 
 BY_USE = (
     "migrate", "endpoints", "tenants", "enqueue", "run", "deliveries", "jobs", "attempts", "workers", "stats", "top", "check",
-    "audit", "keys", "events", "demo", "completion", "version",
+    "audit", "keys", "events", "demo", "dev", "listen", "completion", "version",
 )  # fmt: skip
 
 
@@ -84,6 +86,8 @@ for group, command, example in (
     (app, stats.stats, "stats"),
     (app, top.top, "top"),
     (app, check.check, "check --security"),
+    (app, dev.dev, "dev --endpoints endpoints.jsonl"),
+    (app, listen.listen, "listen --forward-to http://localhost:3000/hook --event-type 'order.*'"),
     (app, completion.completion, "completion bash > /etc/bash_completion.d/webhook-worker"),
     (app, version.version, "version"),
 ):

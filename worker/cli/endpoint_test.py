@@ -108,7 +108,7 @@ async def _exchange(settings: Settings, endpoint: Endpoint, ping: _Ping) -> Reco
         raise FailedError(str(error)) from None
     started = time.monotonic()
     try:
-        exchange = await sender.send(ping.request, _at_once)
+        exchange = await sender.send(ping.request, at_once)
         seconds = time.monotonic() - started
     finally:
         await sender.aclose()
@@ -122,7 +122,7 @@ async def _exchange(settings: Settings, endpoint: Endpoint, ping: _Ping) -> Reco
         "request_body": ping.request.body.decode(),
         "address": seen.peer if seen else None,
         "tls": seen.tls if seen else None,
-        "outcome": _outcome(exchange),
+        "outcome": outcome_of(exchange),
         "status": exchange.status,
         "response_headers": [f"{escape(name)}: {escape(value)}" for name, value in head],
         "response_body": escape(exchange.body) if exchange.body else None,
@@ -131,11 +131,12 @@ async def _exchange(settings: Settings, endpoint: Endpoint, ping: _Ping) -> Reco
     }
 
 
-async def _at_once(_: bool) -> None:
+async def at_once(_: bool) -> None:
     """Nothing is waited for before the first byte: no lease, no planned moment."""
 
 
-def _outcome(exchange: Exchange) -> str:
+def outcome_of(exchange: Exchange) -> str:
+    """Return what an attempt with this exchange would be recorded as."""
     if exchange.status is None:
         return exchange.outcome
     return "ok" if 200 <= exchange.status < 300 else "http_status"

@@ -91,7 +91,7 @@ def add(
 ) -> None:
     """Register an endpoint. Its signing key is shown once, now."""
     settings = _settings(event_type, rate, burst, max_in_flight, timeout, retry, header, transport)
-    keys = [_key(text) for text in key or ()]
+    keys = [given_key(text) for text in key or ()]
 
     async def work(endpoints: Endpoints) -> CreatedEndpoint:
         return await endpoints.create(url, tenant=tenant, keys=keys, scheme=_scheme(asymmetric), reason=reason, **settings)
@@ -193,7 +193,7 @@ def rotate_key(
         seconds = parse_duration(overlap)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--overlap") from None
-    text = None if key is None else _key(key)
+    text = None if key is None else given_key(key)
     if dry_run:
         _say_what_would_end(endpoint_id, seconds, database_url, format_)
         return
@@ -264,7 +264,7 @@ def enable(
     _change_state("enable", endpoint_id, reason, database_url, format_)
 
 
-def _key(text: str) -> str:
+def given_key(text: str) -> str:
     """Return a key that was given, or that stands on stdin: a command line is for all to read."""
     return sys.stdin.readline().strip() if text == "-" else text
 

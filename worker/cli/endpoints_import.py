@@ -1,12 +1,11 @@
 """`webhook-worker endpoints import`: endpoints by the thousand, one JSON object a line."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, cast
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -14,11 +13,11 @@ from worker.cli.endpoints import warn
 from worker.cli.options import AllowHttp, AllowNetwork, AllowPort, DatabaseUrl, DenyNetwork, OutputFormat, Reason
 from worker.cli.output import Format, Record, emit_list, say
 from worker.cli.session import FailedError, with_endpoints
-from worker.endpoints import CreatedEndpoint, Endpoints, EndpointSettings, NewEndpoint
+from worker.endpoints import CreatedEndpoint, Endpoints
+from worker.endpoints.lines import LINE_BYTES_MAX, read_line
 from worker.settings import GuardRails
 
 BATCH_LINES = 500
-LINE_BYTES_MAX = 1024 * 1024
 
 
 def import_file(
@@ -62,7 +61,7 @@ async def _create(endpoints: Endpoints, batch: list[tuple[int, bytes]], bad: lis
         if not line.strip():
             continue
         try:
-            new.append(_parse(line))
+            new.append(read_line(line))
             numbers.append(number)
         except ValueError as error:
             bad.append(number)
@@ -78,22 +77,6 @@ async def _create(endpoints: Endpoints, batch: list[tuple[int, bytes]], bad: lis
         {"line": number, "id": result.id, "url": result.url, "key": result.key}
         for number, result in results
         if isinstance(result, CreatedEndpoint)
-    )
-
-
-def _parse(line: bytes) -> NewEndpoint:
-    """Read one line. The names are checked here, the values by `worker.endpoints`."""
-    if len(line) > LINE_BYTES_MAX:
-        raise ValueError(f"longer than {LINE_BYTES_MAX} bytes")
-    try:
-        document: Any = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON: {error}") from None
-    if not isinstance(document, dict) or not isinstance(document.get("url"), str):
-        raise ValueError("not an object with a url")  # noqa: TRY004 - a wrong value, as every other
-    settings = {name: value for name, value in document.items() if name not in ("url", "tenant", "keys")}
-    return NewEndpoint(
-        document["url"], document.get("tenant", ""), cast("EndpointSettings", settings), document.get("keys", ())
     )
 
 

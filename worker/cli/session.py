@@ -82,7 +82,7 @@ def actor() -> str:
 def guarded(command: Callable[[], int]) -> int:
     """Run a command; turn what it raises into one line on stderr and an exit code."""
     try:
-        return command()
+        return _ungrouped(command)
     except (ConfigurationError, IncompatibleSchemaError) as error:
         return _failed(error, ExitCode.CONFIGURATION)
     except DatabaseUnavailableError as error:
@@ -98,6 +98,17 @@ def guarded(command: Callable[[], int]) -> int:
         return ExitCode.FAILED
     except KeyboardInterrupt:
         return 130
+
+
+def _ungrouped(command: Callable[[], int]) -> int:
+    """Run a command; what ended a group of its tasks is raised as itself, the first if there are several."""
+    try:
+        return command()
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    raise error
 
 
 def told(error: DatabaseError) -> list[str]:

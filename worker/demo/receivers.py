@@ -1,14 +1,13 @@
 """Receivers of five kinds, on sockets of their own. They verify every signature with the public `standardwebhooks` package."""
 
-import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import anyio
 import anyio.abc
-import h11
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from worker.dev.loopback import Posted, open_loopback, serve_loopback
 
 Behaviour = Callable[[], Awaitable[int]]
 
@@ -35,47 +34,19 @@ class Receiver:
 
     async def serve(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Listen on a free port of the loopback interface, for ever."""
-        listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-        port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - a socket, no Django
-        self.url = f"http://127.0.0.1:{port}/webhooks"
-        async with listener:
-            task_status.started()
-            await listener.serve(self._converse)
+        listener, address = await open_loopback()
+        self.url = f"{address}/webhooks"
+        task_status.started()
+        await serve_loopback(listener, self._judge)
 
-    async def _converse(self, stream: anyio.abc.SocketStream) -> None:
-        connection = h11.Connection(h11.SERVER)
-        async with stream:
-            with suppress(anyio.BrokenResourceError, anyio.EndOfStream, h11.RemoteProtocolError):
-                while True:
-                    await self._exchange(stream, connection)
-                    connection.start_next_cycle()
-
-    async def _exchange(self, stream: anyio.abc.SocketStream, connection: h11.Connection) -> None:
-        headers: dict[str, str] = {}
-        body = b""
-        at = 0.0
-        while not isinstance(event := connection.next_event(), h11.EndOfMessage):
-            if event is h11.NEED_DATA:
-                connection.receive_data(await stream.receive())
-            elif isinstance(event, h11.Request):
-                at = time.monotonic()
-                headers = {name.decode(): value.decode() for name, value in event.headers}
-            elif isinstance(event, h11.Data):
-                body += event.data
-            else:  # the worker closed the connection
-                raise anyio.EndOfStream
-        status = await self._judge(headers, body, at)
-        response = h11.Response(status_code=status, headers=[("content-length", "0")])
-        await stream.send((connection.send(response) or b"") + (connection.send(h11.EndOfMessage()) or b""))
-
-    async def _judge(self, headers: dict[str, str], body: bytes, at: float) -> int:
+    async def _judge(self, request: Posted) -> int:
         try:
-            Webhook(self.key).verify(body, headers)
+            Webhook(self.key).verify(request.body, request.headers)
         except (WebhookVerificationError, ValueError):
             self.bad_signatures += 1
             return 401
         status = await self.behave()
-        self.arrivals.append(Arrival(headers["webhook-id"], body.decode(), status, at))
+        self.arrivals.append(Arrival(request.headers["webhook-id"], request.body.decode(), status, request.at))
         return status
 
 

@@ -177,7 +177,7 @@ def read_endpoint(id_: int, settings: Mapping[str, Any], key_ring: KeyRing) -> E
     except ValueError as error:  # somebody wrote it past the functions that check
         problem = str(error)
     try:
-        keys = tuple(_signer(id_, key_ring, *key) for key in settings["keys"])
+        keys = tuple(read_signer(id_, key_ring, *key) for key in settings["keys"])
     except CannotUnsealError as error:
         problem, withheld = f"a signing key cannot be unsealed: {error}", True
     return Endpoint(
@@ -195,7 +195,10 @@ def read_endpoint(id_: int, settings: Mapping[str, Any], key_ring: KeyRing) -> E
     )
 
 
-def _signer(endpoint_id: int, key_ring: KeyRing, scheme: str, stored: str, sealed_with: str | None) -> Signer:
+def read_signer(
+    endpoint_id: int, key_ring: KeyRing, scheme: str, stored: str, sealed_with: str | None
+) -> SigningKey | Ed25519Key:
+    """Read a key as it is stored, in base64, or raise CannotUnsealError."""
     secret = key_ring.unseal(base64.b64decode(stored), sealed_with, endpoint_id, scheme)
     try:
         return Ed25519Key(secret) if scheme == "v1a" else SigningKey(secret)

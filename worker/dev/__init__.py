@@ -1,0 +1,1 @@
+"""What `webhook-worker dev` is made of: a receiver that prints, and endpoints that follow a file."""
