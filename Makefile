@@ -15,7 +15,7 @@ install: .venv/.installed ## set up .venv (CPython): the project, its tools, an 
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) is older than 3.11: say which to use, as in make PYTHON=python3.12 install" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(CPYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev,embedded]'
+	$(CPYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev,embedded,examples]'
 	@touch $@
 
 demo: install ## see it work: receivers of five kinds, 1,000 events, every promise checked, under a minute
@@ -69,7 +69,7 @@ else
 	cp .bench/compare.json $(COMPARISON) && .bench/bin/python -m benchmarks.compare.publish $(COMPARISON) && exit $$status
 endif
 
-TARGETS := cold-start idle steps sender origins burst fairness fan-out claim-growth producers rate-audit bulk-retry held-snapshot chaos endurance
+TARGETS := cold-start idle steps sender origins burst fairness fan-out claim-growth producers rate-audit bulk-retry held-snapshot ticket-sale chaos endurance
 
 targets: install ## every benchmark that has a target of its own, two hours (ARGS=--quick, ARGS='--scale 0.1')
 	@failed=; for name in $(TARGETS); do \
