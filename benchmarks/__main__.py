@@ -26,8 +26,9 @@ NAMES = (
     "rate-audit",
     "sender",
     "steps",
+    "ticket-sale",
 )
-MODULES = {"chaos": "chaos.play", "compare": "compare.suite"}
+MODULES = {"chaos": "chaos.play", "compare": "compare.suite", "ticket-sale": "ticket_sale.play"}
 """Where the name is not the module's. A module may have `add_arguments(parser)`, for what only its `run` takes."""
 
 

@@ -1,6 +1,6 @@
 """A receiver that costs as little as Python can: it answers 200 to whatever looks like a request.
 
-    python -m benchmarks.receiver [LOG] [--tls CERTIFICATE] [--any] [--tally]
+    python -m benchmarks.receiver [LOG] [--port PORT] [--tls CERTIFICATE] [--any] [--tally]
 
 Prints its port, and then that of its TLS; and, for every line that it reads, how many requests it has answered. With `--tally`
 it says instead, as JSON, how many it has `answered`, how many `different` payloads (by their `"n"`) were among them, and
@@ -112,7 +112,7 @@ async def main(arguments: argparse.Namespace) -> None:
         os.nice(-15)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    servers = [await loop.create_server(Connection, address, 0, backlog=10_000)]
+    servers = [await loop.create_server(Connection, address, arguments.port, backlog=10_000)]
     if arguments.tls is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(arguments.tls)
@@ -137,6 +137,7 @@ def _tell() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.receiver")
     parser.add_argument("log", nargs="?")
+    parser.add_argument("--port", type=int, default=0, help="for one whose URL is known before it is there (default: any)")
     parser.add_argument("--tls", metavar="CERTIFICATE")
     parser.add_argument("--any", action="store_true", help="listen on every address, not only 127.0.0.1")
     parser.add_argument("--tally", action="store_true", help="count what is numbered, and say so instead")

@@ -76,11 +76,10 @@ def drop_database(dsn: str) -> None:
 
 
 @contextmanager
-def receiver(*log: str) -> Iterator[int]:
-    """Run a receiver that answers 200 at once, in a process of its own; yield its port. `log` names a file that it leaves."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.receiver", *log], cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
-    ) as process:
+def receiver(*options: str) -> Iterator[int]:
+    """Run a receiver that answers 200 at once, in a process of its own; yield its port. An option may name a file: its log."""
+    command = [sys.executable, "-m", "benchmarks.receiver", *options]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield int(process.stdout.readline())

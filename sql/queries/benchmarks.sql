@@ -164,3 +164,23 @@ select json_build_object(
                   left join pg_stat_user_functions as f on f.schemaname = 'webhook' and f.funcname = n.name),
     'backlog', (select count(*) from webhook.pending) + (select count(*) from webhook.inflight)
 )
+
+-- name: bench_ticket_orders
+-- Each order of the shop with the event that names it; null where the other side is missing.
+select o.id::bigint as "order", v.id as event
+from public.shop_order as o
+full join (select e.id, (e.payload::json ->> 'order')::bigint as number from webhook.event as e) as v on v.number = o.id
+
+-- name: bench_ticket_partners
+-- Of each partner, by the end of its URL: the events that were delivered, those that wait, and when attempts failed (Unix seconds).
+select substring(e.url from '[^/]+$') as partner,
+       array(select f.event_id from webhook.finished as f where f.endpoint_id = e.id and f.state = 'delivered') as delivered,
+       array(select p.event_id from webhook.pending as p where p.endpoint_id = e.id
+             union all select i.event_id from webhook.inflight as i where i.endpoint_id = e.id) as waiting,
+       array(select extract(epoch from a.started_at)::float8 from webhook.attempt as a
+             where a.endpoint_id = e.id and a.outcome <> 'ok' order by 1) as failed
+from webhook.endpoint as e
+
+-- name: bench_ticket_is_over
+-- Whether nothing is left to do for anybody.
+select not exists (select from webhook.pending) and not exists (select from webhook.inflight)

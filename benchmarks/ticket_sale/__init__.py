@@ -1,0 +1,1 @@
+"""A shop on the day that tickets go on sale, and its three partners."""
