@@ -89,7 +89,7 @@ fuzz: install ## look for a URL that connects to a denied address, with atheris 
 
 # The variable keeps an announcement of the theme's makers out of what is said about the pages.
 docs: install ## the documentation as a site, in site/ (broken links and anchors, and pages without a place, are errors)
-	NO_MKDOCS_2_WARNING=1 $(CPYTHON) -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(CPYTHON) -m mkdocs build --strict
 	@echo "site/index.html"
 
 reference: install ## write docs/reference anew, from the code

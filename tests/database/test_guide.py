@@ -1,4 +1,4 @@
-"""The operations guide: the commands in its text exist, and each alert has its runbook. Its blocks are run by test_snippets.py."""
+"""The operations guide: the commands in its text exist, and each alert has its runbook. test_snippets.py runs its blocks."""
 
 import re
 import shlex

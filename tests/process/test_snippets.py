@@ -2,8 +2,8 @@
 
 README.md and the tutorial are run word by word by test_docs.py. In all other pages
 
-- ```sh is run in a bash where `webhook-worker` is the real one, on a database with a few endpoints, deliveries and jobs. NOT_RUN
-  has the commands that are not, and who runs them instead. /etc is a directory of the test's;
+- ```sh is run in a bash where `webhook-worker` is the real one, on a database with a few endpoints, deliveries and jobs.
+  NOT_RUN has the commands that are not, and who runs them instead. /etc is a directory of the test's;
 - ```sql is run on a migrated database;
 - ```json, ```toml, ```yaml and ```ini are parsed, and by Prometheus or systemd where it is theirs;
 - any other language is an excerpt of a file in examples/, which has a test of its own, or is named in RUN_ELSEWHERE;

@@ -20,8 +20,8 @@ What can go wrong, by the word or number under which it is told. [Troubleshootin
 """
 
 CODES = """
-When each is given is said with [the command line](../cli.md#exit-codes); after which of them a worker is to be started again, in
-[operations](../operations.md#exit-codes).
+When each is given is said with [the command line](../cli.md#exit-codes); after which of them a worker is to be started again,
+in [operations](../operations.md#exit-codes).
 """
 
 RAISED = """
@@ -33,8 +33,8 @@ What is stored is within these, whoever stores it; else Postgres raises `23514`,
 """
 
 ENDED = """
-The column `outcome` of `webhook.attempts`, the first word of `last_error`, and the label `outcome` of the metrics. Those that are
-ours do not count against the receiver's [circuit](../concepts.md#the-circuit).
+The column `outcome` of `webhook.attempts`, the first word of `last_error`, and the label `outcome` of the metrics. Those that
+are ours do not count against the receiver's [circuit](../concepts.md#the-circuit).
 """
 
 URLS = """
