@@ -31,7 +31,7 @@ with socket.socket(socket.AF_UNIX) as server:
     sys.exit(int(server.recv(3) or 99))
 """
 
-ENDLESS = (["top"], ["attempts", "tail"], ["demo"])
+ENDLESS = (["attempts", "tail"], ["demo"], ["dev"], ["listen"], ["top"])
 """Commands that go on until somebody stops them, or for long: only their options are looked at, as are those of `run`."""
 
 ASKING = (*(["deliveries", verb] for verb in ("retry", "cancel", "hold", "release")), ["events", "purge"])

@@ -6,7 +6,8 @@ README.md and the tutorial are run word by word by test_docs.py. In all other pa
   NOT_RUN has the commands that are not, and who runs them instead. /etc is a directory of the test's;
 - ```sql is run on a migrated database;
 - ```json, ```toml, ```yaml and ```ini are parsed, and by Prometheus or systemd where it is theirs;
-- any other language is an excerpt of a file in examples/, which has a test of its own, or is named in RUN_ELSEWHERE;
+- a block with the name of a file, or in another language, is an excerpt of a file in examples/ or benchmarks/, which has tests
+  of its own; or it is named in RUN_ELSEWHERE;
 - ```text is for whatever is only to be read.
 """
 
@@ -41,6 +42,8 @@ NOT_RUN = {
 RUN_ELSEWHERE = {
     ("docs/receivers.md", "python"): "test_receivers_verify in test_docs.py",
 }
+
+EXAMPLES = ("examples", "benchmarks")
 
 BY_LANGUAGE = ("sh", "sql", "json", "toml", "yaml", "ini")
 BY_TEXT = ("console", "python")
@@ -97,8 +100,8 @@ def blocks() -> Iterator[Block]:
 BLOCKS = list(blocks())
 
 
-def of(*languages: str) -> list[Block]:
-    return [block for block in BLOCKS if block.language in languages]
+def of(language: str) -> list[Block]:
+    return [block for block in BLOCKS if block.language == language and not block.word]
 
 
 def pages(language: str) -> list[str]:
@@ -110,7 +113,8 @@ def test_every_block_is_looked_at() -> None:
     unknown = [
         f"{block}: ```{block.language} {block.word}".strip() for block in BLOCKS
         if not (block.page in TEXTS and block.language in BY_TEXT)
-        and block.language not in (*BY_LANGUAGE, "text") and (block.page, block.language) not in RUN_ELSEWHERE
+        and (block.word or block.language not in (*BY_LANGUAGE, "text"))
+        and (block.page, block.language) not in RUN_ELSEWHERE
         and not is_excerpt(block)
     ]  # fmt: skip
 
@@ -118,8 +122,10 @@ def test_every_block_is_looked_at() -> None:
 
 
 def is_excerpt(block: Block) -> bool:
-    """Whether the lines of a block are, in this order and together, in a file of examples/."""
-    files = [path for path in (ROOT / "examples").rglob("*") if path.is_file() and path.stat().st_size < 100_000]
+    """Whether its lines are, in this order and together, in a file that somebody runs; or it stands for the whole of one."""
+    if whole := re.fullmatch(r'--8<-- "(.+)"\n', block.text):
+        return whole[1].startswith(EXAMPLES) and (ROOT / whole[1]).exists()
+    files = [ROOT / name for name in subprocess.check_output(["git", "ls-files", *EXAMPLES], cwd=ROOT, text=True).splitlines()]
     return bool(block.language) and any(_lines(block.text) in _lines(path.read_text(errors="replace")) for path in files)
 
 
