@@ -8,15 +8,18 @@ input and outputs.
         commands.ran()  # [(["version"], 0)]
 """
 
+import io
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Self
 
+import anyio
 from fleet import ROOT
 
 REQUEST_BYTES_MAX = 1_000_000
@@ -73,8 +76,7 @@ class Commands:
 
 def serve(path: str, log: str) -> None:
     """Fork for each request, for ever."""
-    from worker.cli import app  # noqa: F401 - so that no command has to
-
+    _warm_up()
     socket.getaddrinfo = _resolve
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     with socket.socket(socket.AF_UNIX) as listener, Path(log).open("a") as record:
@@ -93,6 +95,17 @@ def serve(path: str, log: str) -> None:
                 os._exit(0)
             for file in (connection.detach(), *files):
                 os.close(file)
+
+
+def _warm_up() -> None:
+    """Import all that commands import late."""
+    from worker.cli.app import main
+    from worker.store.database import connect
+
+    with redirect_stdout(io.StringIO()):
+        main(["version"])
+    connect("postgresql://")
+    anyio.run(anyio.sleep, 0)
 
 
 def _run(request: bytes, files: list[int]) -> tuple[list[str], int]:

@@ -43,6 +43,7 @@ RUN_ELSEWHERE = {
     ("docs/receivers.md", "python"): "test_receivers_verify in test_docs.py",
 }
 
+BASH = shutil.which("bash") or "bash"
 EXAMPLES = ("examples", "benchmarks")
 
 BY_LANGUAGE = ("sh", "sql", "json", "toml", "yaml", "ini")
@@ -159,7 +160,7 @@ def test_shell(page: str, dsn: str, commands: Commands, tmp_path: Path) -> None:
     for block in of("sh"):
         if block.page == page:
             text = block.text.replace("/etc/", f"{tmp_path}/etc/")
-            done = run("bash", "--norc", "--noprofile", "-c", f"{stubs}\n{text}", cwd=tmp_path, env=environment)
+            done = run(BASH, "--norc", "--noprofile", "-c", f"{stubs}\n{text}", cwd=tmp_path, env=environment)
             failed = [(arguments, code) for arguments, code in commands.ran() if not is_fine(arguments, code)]
             assert [] == failed, f"{block}: {done.stdout}{done.stderr}"
             said = [line for line in done.stderr.splitlines() if line.startswith("bash:")]

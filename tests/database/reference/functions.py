@@ -66,7 +66,7 @@ class Function:
     @property
     def signature(self) -> str:
         """As psql shows it; on several lines if it is long."""
-        plain = self.arguments.replace("::text", "").replace("::interval", "")
+        plain = re.sub(r"::(double precision|\w+)(\[\])?", "", self.arguments)
         line = f"webhook.{self.name}({plain}) returns {self.result}"
         if len(line) <= LINE_MAX:
             return line
