@@ -127,7 +127,8 @@ def is_excerpt(block: Block) -> bool:
     if whole := re.fullmatch(r'--8<-- "(.+)"\n', block.text):
         return whole[1].startswith(EXAMPLES) and (ROOT / whole[1]).exists()
     files = [ROOT / name for name in subprocess.check_output(["git", "ls-files", *EXAMPLES], cwd=ROOT, text=True).splitlines()]
-    return bool(block.language) and any(_lines(block.text) in _lines(path.read_text(errors="replace")) for path in files)
+    lines = _lines(block.text)
+    return "\n" in lines and any(lines in _lines(path.read_text(errors="replace")) for path in files)
 
 
 def _lines(text: str) -> str:
@@ -163,7 +164,7 @@ def test_shell(page: str, dsn: str, commands: Commands, tmp_path: Path) -> None:
             done = run(BASH, "--norc", "--noprofile", "-c", f"{stubs}\n{text}", cwd=tmp_path, env=environment)
             failed = [(arguments, code) for arguments, code in commands.ran() if not is_fine(arguments, code)]
             assert [] == failed, f"{block}: {done.stdout}{done.stderr}"
-            said = [line for line in done.stderr.splitlines() if line.startswith("bash:")]
+            said = [line for line in done.stderr.splitlines() if line.startswith(f"{BASH}:")]
             assert [] == said, f"{block}: what is not to be run here is to be named in NOT_RUN"
 
 
