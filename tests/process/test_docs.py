@@ -19,6 +19,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import textwrap
 import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -38,7 +39,7 @@ OUTPUT_BYTES_MAX = 1_000_000
 COMMAND_SECONDS_MAX = 60.0
 DONE = b"<<done "
 
-_BLOCK = re.compile(r"^```(\w+)[ ]?([\w.-]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^ *```(\w+)[ ]?([\w.-]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -53,7 +54,7 @@ class Command:
 def commands(block: str) -> list[Command]:
     """Read a console block."""
     found: list[Command] = []
-    for line in block.splitlines():
+    for line in textwrap.dedent(block).splitlines():
         if line.startswith("$ "):
             found.append(Command(line[2:]))
         elif line.startswith("> ") and not found[-1].expected:
