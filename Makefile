@@ -4,7 +4,7 @@ CPYTHON := .venv/bin/python
 PYPY_PYTHON := .venv-pypy/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-pypy lint format pypy bench targets sim mutation fuzz lock sbom audit ci ci-full clean
+.PHONY: help install demo test test-pypy lint format pypy bench targets sim mutation fuzz docs reference lock sbom audit ci ci-full clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ install: .venv/.installed ## set up .venv (CPython): the project, its tools, an 
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) is older than 3.11: say which to use, as in make PYTHON=python3.12 install" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(CPYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev,embedded,examples]'
+	$(CPYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs,embedded,examples]'
 	@touch $@
 
 demo: install ## see it work: receivers of five kinds, 1,000 events, every promise checked, under a minute
@@ -87,6 +87,14 @@ fuzz: install ## look for a URL that connects to a denied address, with atheris 
 	$(CPYTHON) -m pip install --quiet --disable-pip-version-check atheris
 	PYTHONPATH=.:tests:tests/socket $(CPYTHON) tests/socket/fuzz_urls.py -max_len=80 -max_total_time=$(or $(SECONDS),60)
 
+# The variable keeps an announcement of the theme's makers out of what is said about the pages.
+docs: install ## the documentation as a site, in site/ (broken links and anchors, and pages without a place, are errors)
+	NO_MKDOCS_2_WARNING=1 $(CPYTHON) -m mkdocs build --strict
+	@echo "site/index.html"
+
+reference: install ## write docs/reference anew, from the code
+	RECORD_REFERENCE=1 $(CPYTHON) -m pytest -q tests/database/test_reference.py
+
 LOCK := deploy/requirements.lock
 
 .release/.installed:
@@ -116,4 +124,4 @@ ci-full: ci ## the same, then a long simulation, mutants, every benchmark, short
 	$(MAKE) fuzz
 
 clean: ## remove the environments and caches
-	rm -rf .venv .venv-pypy .pypy .bench .release sbom.cdx.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-pypy .pypy .bench .release site sbom.cdx.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

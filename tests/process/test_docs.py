@@ -19,6 +19,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import textwrap
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
@@ -37,7 +39,7 @@ OUTPUT_BYTES_MAX = 1_000_000
 COMMAND_SECONDS_MAX = 60.0
 DONE = b"<<done "
 
-_BLOCK = re.compile(r"^```(\w+)[ ]?([\w.-]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^ *```(\w+)[ ]?([\w.-]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -52,7 +54,7 @@ class Command:
 def commands(block: str) -> list[Command]:
     """Read a console block."""
     found: list[Command] = []
-    for line in block.splitlines():
+    for line in textwrap.dedent(block).splitlines():
         if line.startswith("$ "):
             found.append(Command(line[2:]))
         elif line.startswith("> ") and not found[-1].expected:
@@ -222,6 +224,23 @@ def test_links() -> None:
             if not target.exists() or (anchor and anchor not in headings(target)):
                 broken.append(f"{path.relative_to(ROOT)}: {link}")
     assert [] == broken
+
+
+def test_the_layers_that_are_shown_are_those_that_are_checked() -> None:
+    """The picture in docs/architecture.md is import-linter's contract."""
+    picture = (ROOT / "docs/architecture.md").read_text().partition("```text\n")[2].partition("```")[0]
+    shown = [" | ".join(re.findall(r"^worker\.\w+|(?<= {3})worker\.\w+", line)) for line in picture.splitlines()]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+
+    assert contracts[0]["layers"] == [layer for layer in shown if layer]
+
+
+def test_every_decision_is_listed() -> None:
+    """The index is how a decision is found: mkdocs.yml has only that."""
+    decisions = ROOT / "docs/adr"
+    listed = re.findall(r"^\| \[\d{4}\]\((.+?)\)", (decisions / "README.md").read_text(), re.MULTILINE)
+
+    assert sorted(path.name for path in decisions.glob("0*.md")) == listed
 
 
 def test_tests_that_are_named() -> None:

@@ -115,7 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--drain-timeout", type=seconds, metavar="S", help="time to finish after SIGTERM (default 20s)")
     parser.add_argument("--once", action="store_true", help="end when nothing is due now; future retries stay")
-    parser.add_argument("--database-url", metavar="URL", help="default: DATABASE_URL, then the credential database_url")
+    parser.add_argument(
+        "--database-url", metavar="URL", help="the database (default: DATABASE_URL, then the credential database_url)"
+    )
     parser.add_argument(
         "--allow-network", action="append", metavar="CIDR", help="let private addresses be dialled (repeatable)"
     )
@@ -137,7 +139,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="give the N busiest endpoints metrics of their own (default 0)",
     )
-    parser.add_argument("--log-format", choices=logs.FORMATS, help="default: journal if stderr is systemd's, else text")
+    parser.add_argument(
+        "--log-format", choices=logs.FORMATS, help="how logs look (default: journal if stderr is systemd's, else text)"
+    )
     parser.add_argument("--log-level", choices=logs.LEVELS, help="say this, and what is more severe (default info)")
     for name, kept in RETAINED.items():
         parser.add_argument(
