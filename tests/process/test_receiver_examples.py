@@ -52,7 +52,7 @@ class Receiver:
         wait_until(lambda: self.ask(f"select count(*) from {inbox} where done_at is null") == [0])
         return sum(self.ask(f"select cents from {balance} where account = '{account}'"))
 
-    def post(self, webhook_id: str, body: bytes, **changed: str) -> int:
+    def post(self, webhook_id: str, body: bytes, /, **changed: str) -> int:
         """Send what a worker would, but for the headers that are `changed`; return the status."""
         headers = signed(webhook_id, body) | {name.replace("_", "-"): value for name, value in changed.items()}
         return httpx.post(f"http://127.0.0.1:{self.port}/hook", content=body, headers=headers, trust_env=False).status_code

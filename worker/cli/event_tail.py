@@ -43,7 +43,7 @@ class EventTail:
             self._tail, self._prefix = tail, row["message_id_prefix"]
             return None
         found = await self._read(database, self._tail, self._patterns)
-        return [Event._make([*row, message_id(self._prefix, row[0])]) for row in found if len(row) > 1]
+        return [Event._make((*row, message_id(self._prefix, row[0]))) for row in found if len(row) > 1]
 
     async def _read(self, database: Database, tail: Tail, patterns: Sequence[str]) -> list[list[Any]]:
         missing = ",".join(map(str, tail.missing))
