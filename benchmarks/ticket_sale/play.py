@@ -1,9 +1,9 @@
 """The day that tickets go on sale: 100,000 orders in 20 seconds, and three partners who are told of each.
 
 The shop is a Django project (`benchmarks/ticket_sale/shop`). Four of its processes, the tills, sell seat after seat: an order
-by the ORM and `webhook.enqueue`, in one transaction. HTTP is left out: a web server would take most of two processors, and what
-is looked at here is behind it. A machine that cannot sell so many in that time sells for longer, six times as long at most;
-the report says how many were sold, and in how long.
+by the ORM and `webhook.enqueue`, in one transaction. HTTP is left out: web servers, and clients for them, would take the
+processors from what is looked at here. A machine that cannot sell so many in that time sells for longer, six times as long at
+most; the report says how many were sold, and in how long.
 
 One partner is fine. One has agreed to 50 requests a second, so that most orders come to it much later. One is down: nobody
 listens on its port until 20 seconds after the beginning. Two workers deliver, one on each runtime, and for a minute after the
