@@ -220,7 +220,7 @@ async def test_removed_subscriptions_are_forgotten(database: Database, other: Da
     await finish(database)
     assert subscribed == await receivers(database, event)
     with anyio.fail_after(20):  # transactions of other databases count: tests run beside this one
-        while not (forgotten := await database.value(FORGET)):
+        while not (forgotten := await database.value(FORGET)):  # noqa: ASYNC110 - they tell nobody
             await anyio.sleep(0.01)
     assert forgotten == 1
 
