@@ -46,7 +46,7 @@ async def ask_again(
 
 
 def run_until_interrupted(work: Callable[[], Awaitable[Result]]) -> Result | None:
-    """Run it; return None if Ctrl-C or SIGTERM ended it, which is how it ends well. What it raises is raised, out of any group.
+    """Run it; return None if Ctrl-C or SIGTERM ended it, which is how it ends well.
 
     By a cancel scope, which goes on cancelling until it is obeyed: what asyncio makes of Ctrl-C is one cancellation, and a call
     that is just coming back may lose it.
@@ -67,12 +67,6 @@ def run_until_interrupted(work: Callable[[], Awaitable[Result]]) -> Result | Non
             group.cancel_scope.cancel()
         return result
 
-    try:
-        with suppress(KeyboardInterrupt):  # it came before anybody watched
-            return anyio.run(watched)
-    except ExceptionGroup as group:
-        error: Exception = group
-        while isinstance(error, ExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
+    with suppress(KeyboardInterrupt):  # it came before anybody watched
+        return anyio.run(watched)
     return None
