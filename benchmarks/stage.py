@@ -87,7 +87,7 @@ def receiver(*options: str) -> Iterator[int]:
             process.terminate()
 
 
-CERTIFICATES = ROOT / "tests/socket/certificates"
+CERTIFICATES = ROOT / "tests/certificates"
 
 
 class CountingReceiver:
