@@ -5,11 +5,12 @@ by the ORM and `webhook.enqueue`, in one transaction. HTTP is left out: web serv
 processors from what is looked at here. A machine that cannot sell so many in that time sells for longer, six times as long at
 most; the report says how many were sold, and in how long.
 
-One partner is fine. One has agreed to 50 requests a second, so that most orders come to it much later. One is down: nobody
-listens on its port until 20 seconds after the beginning. Two workers deliver, one on each runtime, and for a minute after the
-sale it is watched what becomes of the rest. Then the workers are told to end, and the tills' logs, the database and the
-partners' logs are joined: for each partner, what came and what waits has to be what was sold. A second sale, to the fine
-partner alone, shows whether it notices the other two.
+One partner is fine, and has `max_in_flight` for a spike. One has agreed to 50 requests a second, so that most orders come
+to it much later. One is down: nobody listens on its port until 20 seconds after the beginning. Two workers deliver, one on
+each runtime, and for a minute after the sale it is watched what becomes of the rest. Then the workers are told to end, and
+the tills' logs, the database and the partners' logs are joined: for each partner, what came and what waits has to be what
+was sold. A second sale, to the fine partner alone, shows whether it notices the other two: it is as long as the first, and
+sells at its pace.
 
     .bench/bin/python -m benchmarks.ticket_sale.plot benchmarks/results/ticket-sale-….json
 
@@ -54,6 +55,8 @@ from worker.store.database import Database
 from worker.store.sql import statements
 
 TILLS, WORKERS = 4, 2
+SETTINGS: dict[str, dict[str, float]] = {FINE: {"max_in_flight": 512}, LIMITED: {"rate": RATE, "burst": BURST}}
+"""What differs from the defaults: by these, one endpoint gets some 1,150 a second, which is less than is sold."""
 START_SECONDS_MAX = 30.0
 SETTLE_SECONDS = 0.5
 """From the moment that everybody is ready to the first customer."""
@@ -78,22 +81,26 @@ def run(*, quick: bool, scale: float) -> Report:
     if find_spec("django") is None:
         raise RuntimeError(f"{sys.executable} has no Django, which the shop needs: make install, then use .venv/bin/python")
     plan = QUICK if quick else FULL
-    plan = replace(plan, orders=TILLS * max(1, round(plan.orders * scale / TILLS)))
+    plan = replace(plan, orders=round(plan.orders * scale))
     with tempfile.TemporaryDirectory() as directory, migrated_database() as base:
         make_tables(base)
-        played = []
-        for name, partners in (("all", (FINE, LIMITED, DOWN)), ("one", (FINE,))):
-            folder = Path(directory) / name
-            folder.mkdir()
-            dsn = copy_database(base, f"to_{name}")
-            play = _play(dsn, folder, plan, partners)
-            drop_database(dsn)
-            progress(f"sold {len(play.sales)} orders to {name} in {play.closed - play.began:.1f} s")
-            played.append(play)
-    return judge(plan.orders, plan.seconds, *played)
+        among = _play(base, Path(directory) / "all", plan, (FINE, LIMITED, DOWN))
+        same = replace(plan, orders=len(among.sales), seconds=among.closed - among.began)
+        alone = _play(base, Path(directory) / "one", same, (FINE,))
+    return judge(plan.orders, plan.seconds, among, alone)
 
 
-def _play(dsn: str, folder: Path, plan: Plan, names: Iterable[str]) -> Play:
+def _play(base: str, folder: Path, plan: Plan, names: Iterable[str]) -> Play:
+    """Play it in a database and a folder of its own."""
+    folder.mkdir()
+    dsn = copy_database(base, f"to_{folder.name}")
+    play = _sell(dsn, folder, plan, names)
+    drop_database(dsn)
+    progress(f"sold {len(play.sales)} orders to {folder.name} in {play.closed - play.began:.1f} s")
+    return play
+
+
+def _sell(dsn: str, folder: Path, plan: Plan, names: Iterable[str]) -> Play:
     """Sell, watch, end, and gather what is known."""
     clock = time.time() - time.monotonic()
     logs = {name: folder / name for name in names}
@@ -157,9 +164,9 @@ async def _prepare(database: Database, ports: dict[str, int], server: list[int])
     """Register the partners, wait until all workers are there, and note which process the server is."""
     server.append(parent(await database.value("select pg_backend_pid()")))
     for name, port in ports.items():
-        settings = {"rate": RATE, "burst": BURST} if name == LIMITED else {}
         url = f"http://127.0.0.1:{port}/{name}"
-        await database.rows("select webhook.create_endpoint($1, settings => $2::text::jsonb)", url, json.dumps(settings))
+        settings = json.dumps(SETTINGS.get(name, {}))
+        await database.rows("select webhook.create_endpoint($1, settings => $2::text::jsonb)", url, settings)
     with anyio.fail_after(START_SECONDS_MAX):
         while await database.value("select count(*) from webhook.worker") < WORKERS:  # noqa: ASYNC110 - other processes
             await anyio.sleep(0.05)

@@ -57,7 +57,7 @@ class Till:
 def open_tills(dsn: str, folder: Path, tills: int, orders: int, per_second: float, seconds_max: float) -> Iterator[list[Till]]:
     """Open tills that sell so many orders together, at this pace; they are ready when this goes on."""
     opened = [
-        Till(dsn, folder / f"till-{number}", number, tills, orders // tills, per_second / tills, seconds_max)
+        Till(dsn, folder / f"till-{number}", number, tills, (orders + number) // tills, per_second / tills, seconds_max)
         for number in range(tills)
     ]
     try:
