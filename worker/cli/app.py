@@ -11,6 +11,7 @@ from worker.cli import (
     deliveries,
     delivery_changes,
     dev,
+    endpoint_keys,
     endpoint_test,
     endpoints,
     endpoints_import,
@@ -66,6 +67,8 @@ app.add_typer(events.app, name="events")
 app.add_typer(keys.app, name="keys")
 forward.register_demo(app)
 for group, command, example in (
+    (endpoints.app, endpoint_keys.rotate_key, "endpoints rotate-key 7 --overlap 24h --reason yearly"),
+    (endpoints.app, endpoint_keys.keys, "endpoints keys 7"),
     (endpoints.app, endpoints_import.import_file, "endpoints import endpoints.jsonl --format jsonl > keys.jsonl"),
     (endpoints.app, explain.explain, "endpoints explain https://example.com:8443/hook"),
     (endpoints.app, endpoint_test.ping, "endpoints test 7"),

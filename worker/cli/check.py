@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from worker.cli.options import AllowHttp, AllowNetwork, AllowPort, DatabaseUrl, DenyNetwork, OutputFormat
+from worker.cli.options import DatabaseUrl, Guards, OutputFormat
 from worker.cli.output import Format, Record, emit_list, safe
 from worker.cli.session import with_database
 from worker.cli.stats import describe_holder
 from worker.core.address import BLOCKED_PORTS, Network, format_ports
 from worker.core.sealing import KeyRing
-from worker.settings import ExitCode, GuardRails, Settings
+from worker.settings import ExitCode, Settings
 from worker.store.database import Database, Row
 from worker.store.migrate import IncompatibleSchemaError, read_schema
 from worker.store.sql import functions_hash, statements
@@ -34,15 +34,13 @@ class Finding:
 
 def check(
     security: Annotated[bool, typer.Option("--security", help="Also how keys are stored, and what receivers may be.")] = False,
-    allow_network: AllowNetwork = None,
-    deny_network: DenyNetwork = None,
-    allow_port: AllowPort = None,
-    allow_http: AllowHttp = None,
+    *,
+    guards: Guards,
     database_url: DatabaseUrl = None,
     format_: OutputFormat = Format.table,
 ) -> None:
     """Check the database: exit 0 if a worker can run (warnings allowed), 1, 4 or 78 if not."""
-    settings = Settings.load(database_url=database_url, guards=GuardRails(allow_network, deny_network, allow_port, allow_http))
+    settings = Settings.load(database_url=database_url, guards=guards)
 
     async def work(database: Database) -> tuple[list[Finding], ExitCode]:
         findings, code = await _look(database)

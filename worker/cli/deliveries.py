@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.delivery_filters import OfError, OfState, OfStatus, OfType, Until, filters_from
+from worker.cli.delivery_filters import Matching
 from worker.cli.delivery_why import AHEAD_MAX, why
 from worker.cli.export import Exported, ExportFormat, export
 from worker.cli.help import Commands
-from worker.cli.options import AfterId, DatabaseUrl, Id, Limit, OfEndpoint, OutputFormat, Since, Tenant
+from worker.cli.options import AfterId, DatabaseUrl, Id, Limit, OutputFormat
 from worker.cli.output import Format, emit_list, emit_one, say
 from worker.cli.session import NothingMatchedError, with_database
 from worker.store.database import Database, Row
@@ -33,21 +33,13 @@ app = Commands(help="Events on their way to an endpoint.")
 
 @app.command("list", epilog="Example: webhook-worker deliveries list --state dead --endpoint 7 --since 24h --error timeout")
 def list_(
-    state: OfState = None,
-    endpoint: OfEndpoint = None,
-    tenant: Tenant = None,
-    event_type: OfType = None,
-    since: Since = None,
-    until: Until = None,
-    error: OfError = None,
-    status: OfStatus = None,
+    filters: Matching,
     limit: Limit = 50,
     after: AfterId = None,
     database_url: DatabaseUrl = None,
     format_: OutputFormat = Format.table,
 ) -> None:
     """List deliveries, newest first."""
-    filters = filters_from(state, endpoint, tenant, event_type, since, until, error, status)
 
     async def work(database: Database) -> list[Row]:
         return await database.rows(statements()["deliveries_page"], filters.as_json(), after, limit + 1)
@@ -62,19 +54,11 @@ def list_(
 
 @app.command(epilog="Example: webhook-worker deliveries count --state dead --since 24h --status 503")
 def count(
-    state: OfState = None,
-    endpoint: OfEndpoint = None,
-    tenant: Tenant = None,
-    event_type: OfType = None,
-    since: Since = None,
-    until: Until = None,
-    error: OfError = None,
-    status: OfStatus = None,
+    filters: Matching,
     database_url: DatabaseUrl = None,
     format_: OutputFormat = Format.table,
 ) -> None:
     """Count deliveries, exactly: each that may match is looked at. For a glance, `stats` is cheaper."""
-    filters = filters_from(state, endpoint, tenant, event_type, since, until, error, status)
 
     async def work(database: Database) -> int:
         return int(await database.value(statements()["deliveries_count"], filters.as_json()))
@@ -84,20 +68,12 @@ def count(
 
 @app.command("export", epilog="Example: webhook-worker deliveries export --tenant acme --since 30d --payload > acme.jsonl")
 def export_(
-    state: OfState = None,
-    endpoint: OfEndpoint = None,
-    tenant: Tenant = None,
-    event_type: OfType = None,
-    since: Since = None,
-    until: Until = None,
-    error: OfError = None,
-    status: OfStatus = None,
+    filters: Matching,
     payload: Annotated[bool, typer.Option("--payload", help="With each event's content type and payload.")] = False,
     database_url: DatabaseUrl = None,
     format_: Exported = ExportFormat.jsonl,
 ) -> None:
     """Write all that match, newest first, in as much memory as a page takes."""
-    filters = filters_from(state, endpoint, tenant, event_type, since, until, error, status)
 
     async def work(database: Database) -> int:
         return await export(database, filters, format_, payloads=payload)

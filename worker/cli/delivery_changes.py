@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from worker.cli.delivery_filters import DeliveryState, Filters, Ids, OfError, OfState, OfStatus, OfType, Until, filters_from
+from worker.cli.delivery_filters import DeliveryState, Filters, Matching
 from worker.cli.job_follow import follow, read_job
-from worker.cli.options import AfterId, DatabaseUrl, OfEndpoint, OutputFormat, Reason, Since, Tenant, whole_number
+from worker.cli.options import AfterId, DatabaseUrl, OutputFormat, Reason, whole_number
 from worker.cli.output import Format, Record, emit_list, emit_one, say
 from worker.cli.session import FailedError, NothingMatchedError, actor, told, with_database
 from worker.store.database import Database, DatabaseError, Row
@@ -39,6 +39,10 @@ def _rate(text: str | float) -> float:
     return rate
 
 
+Ids = Annotated[
+    list[int] | None,
+    typer.Argument(parser=whole_number(), metavar="[ID…]", help="These, or those that match the filters."),
+]
 AtMost = Annotated[
     int | None,
     typer.Option("--limit", parser=whole_number(), metavar="N", help="At most so many, the oldest first (filters only)."),
@@ -54,14 +58,8 @@ Detach = Annotated[bool, typer.Option("--detach", help="Do not wait for the job 
 
 def retry(
     delivery_ids: Ids = None,
-    state: OfState = None,
-    endpoint: OfEndpoint = None,
-    tenant: Tenant = None,
-    event_type: OfType = None,
-    since: Since = None,
-    until: Until = None,
-    error: OfError = None,
-    status: OfStatus = None,
+    *,
+    filters: Matching,
     limit: AtMost = None,
     after: AfterId = None,
     rate: Rate = RATE,
@@ -79,7 +77,6 @@ def retry(
 
     Filters mean those that are dead, unless --state says otherwise.
     """
-    filters = filters_from(state, endpoint, tenant, event_type, since, until, error, status)
     change = _Change("retry", rate, force, reason, database_url, format_, dry_run=dry_run)
     if change.by_id(delivery_ids, filters, limit, after):
         return
@@ -89,14 +86,8 @@ def retry(
 
 def cancel(
     delivery_ids: Ids = None,
-    state: OfState = None,
-    endpoint: OfEndpoint = None,
-    tenant: Tenant = None,
-    event_type: OfType = None,
-    since: Since = None,
-    until: Until = None,
-    error: OfError = None,
-    status: OfStatus = None,
+    *,
+    filters: Matching,
     limit: AtMost = None,
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -106,7 +97,6 @@ def cancel(
     format_: OutputFormat = Format.table,
 ) -> None:
     """Give up deliveries that wait (pending or held): they end as cancelled. What is in flight cannot be taken back."""
-    filters = filters_from(state, endpoint, tenant, event_type, since, until, error, status)
     change = _Change("cancel", None, False, reason, database_url, format_, dry_run=dry_run)
     if not change.by_id(delivery_ids, filters, limit, None):
         change.by_filters(filters, limit, None, yes=yes, detach=detach)
@@ -114,14 +104,8 @@ def cancel(
 
 def hold(
     delivery_ids: Ids = None,
-    state: OfState = None,
-    endpoint: OfEndpoint = None,
-    tenant: Tenant = None,
-    event_type: OfType = None,
-    since: Since = None,
-    until: Until = None,
-    error: OfError = None,
-    status: OfStatus = None,
+    *,
+    filters: Matching,
     limit: AtMost = None,
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -131,7 +115,6 @@ def hold(
     format_: OutputFormat = Format.table,
 ) -> None:
     """Set deliveries that wait aside, until they are released. For all of an endpoint, `endpoints pause` is one row."""
-    filters = filters_from(state, endpoint, tenant, event_type, since, until, error, status)
     change = _Change("hold", None, False, reason, database_url, format_, dry_run=dry_run)
     if not change.by_id(delivery_ids, filters, limit, None):
         change.by_filters(filters, limit, None, yes=yes, detach=detach)
@@ -139,14 +122,8 @@ def hold(
 
 def release(
     delivery_ids: Ids = None,
-    state: OfState = None,
-    endpoint: OfEndpoint = None,
-    tenant: Tenant = None,
-    event_type: OfType = None,
-    since: Since = None,
-    until: Until = None,
-    error: OfError = None,
-    status: OfStatus = None,
+    *,
+    filters: Matching,
     limit: AtMost = None,
     rate: Rate = RATE,
     yes: Yes = False,
@@ -157,7 +134,6 @@ def release(
     format_: OutputFormat = Format.table,
 ) -> None:
     """Let deliveries go that an operator set aside: they are due when they would have been."""
-    filters = filters_from(state, endpoint, tenant, event_type, since, until, error, status)
     change = _Change("release", rate, False, reason, database_url, format_, dry_run=dry_run)
     if not change.by_id(delivery_ids, filters, limit, None):
         change.by_filters(filters, limit, None, yes=yes, detach=detach)

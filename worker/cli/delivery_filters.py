@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.options import one_of, parse_since, whole_number
+from worker.cli.option_group import OptionGroup
+from worker.cli.options import OfEndpoint, Since, Tenant, one_of, parse_since, whole_number
 from worker.cli.output import timestamp
 
 
@@ -21,32 +22,6 @@ class DeliveryState(StrEnum):
     dead = "dead"
     cancelled = "cancelled"
     held = "held"
-
-
-OfState = Annotated[
-    DeliveryState | None,
-    typer.Option(
-        "--state",
-        parser=one_of(DeliveryState),
-        metavar="S",
-        help="In this state: pending, in_flight, delivered, dead, cancelled or held.",
-    ),
-]
-OfType = Annotated[str | None, typer.Option("--event-type", metavar="T", help="Of events of exactly this type.")]
-Until = Annotated[
-    str | None, typer.Option("--until", metavar="D", help="Older than a duration (90s, 2h, 7d) or an RFC 3339 time.")
-]
-OfError = Annotated[
-    str | None,
-    typer.Option("--error", metavar="WORD", help="Whose last attempt failed like this: timeout, http_status, tls_expired …"),
-]
-OfStatus = Annotated[
-    int | None, typer.Option("--status", parser=whole_number(999), metavar="N", help="Last answered with this HTTP status.")
-]
-Ids = Annotated[
-    list[int] | None,
-    typer.Argument(parser=whole_number(), metavar="[ID…]", help="These, or those that match the filters."),
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +43,32 @@ class Filters:
         return json.dumps(given, default=timestamp)
 
 
-def filters_from(
-    state: str | None,
-    endpoint: int | None,
-    tenant: str | None,
-    event_type: str | None,
-    since: str | None,
-    until: str | None,
-    error: str | None,
-    status: int | None,
+def read_filters(
+    state: Annotated[
+        DeliveryState | None,
+        typer.Option(
+            "--state",
+            parser=one_of(DeliveryState),
+            metavar="S",
+            help="In this state: pending, in_flight, delivered, dead, cancelled or held.",
+        ),
+    ] = None,
+    endpoint: OfEndpoint = None,
+    tenant: Tenant = None,
+    event_type: Annotated[str | None, typer.Option("--event-type", metavar="T", help="Of events of exactly this type.")] = None,
+    since: Since = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="D", help="Older than a duration (90s, 2h, 7d) or an RFC 3339 time.")
+    ] = None,
+    error: Annotated[
+        str | None,
+        typer.Option(
+            "--error", metavar="WORD", help="Whose last attempt failed like this: timeout, http_status, tls_expired …"
+        ),
+    ] = None,
+    status: Annotated[
+        int | None, typer.Option("--status", parser=whole_number(999), metavar="N", help="Last answered with this HTTP status.")
+    ] = None,
 ) -> Filters:
     """Read the options."""
     return Filters(
@@ -89,3 +81,6 @@ def filters_from(
         last_error=error,
         last_status=status,
     )
+
+
+Matching = Annotated[Filters, OptionGroup(read_filters)]

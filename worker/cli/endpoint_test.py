@@ -9,7 +9,7 @@ import anyio
 import typer
 
 from worker import __version__
-from worker.cli.options import AllowHttp, AllowNetwork, AllowPort, DatabaseUrl, DenyNetwork, Id, OutputFormat, Reason
+from worker.cli.options import DatabaseUrl, Guards, Id, OutputFormat, Reason
 from worker.cli.output import Format, Record, cell, emit_one, safe, say
 from worker.cli.session import FailedError, actor, with_database
 from worker.core.escape import escape
@@ -21,7 +21,7 @@ from worker.http.pool import Pool
 from worker.http.resolver import Resolver
 from worker.http.transports import TransportsError, make_sender
 from worker.http.watched import WatchedClient
-from worker.settings import ExitCode, GuardRails, Settings
+from worker.settings import ExitCode, Settings
 from worker.store.codec import dumps, loads
 from worker.store.database import Database
 from worker.store.postgres import read_endpoint
@@ -46,10 +46,8 @@ def ping(
         str | None, typer.Option("--transports", metavar="FILE", help="The workers' file of transports.")
     ] = None,
     reason: Reason = "",
-    allow_network: AllowNetwork = None,
-    deny_network: DenyNetwork = None,
-    allow_port: AllowPort = None,
-    allow_http: AllowHttp = None,
+    *,
+    guards: Guards,
     database_url: DatabaseUrl = None,
     format_: OutputFormat = Format.table,
 ) -> None:
@@ -58,11 +56,7 @@ def ping(
     It is sent whatever state the endpoint is in, counts against none of its limits, and is no attempt: only the audit log keeps
     that it was made.
     """
-    settings = Settings.load(
-        database_url=database_url,
-        guards=GuardRails(allow_network, deny_network, allow_port, allow_http),
-        transports=transports,
-    )
+    settings = Settings.load(database_url=database_url, guards=guards, transports=transports)
 
     async def begin(database: Database) -> Mapping[str, Any]:
         begun: Mapping[str, Any] = loads(await database.value(statements()["endpoint_test"], endpoint_id, actor(), reason))

@@ -1,61 +1,22 @@
 """`webhook-worker endpoints`."""
 
-import sys
-from dataclasses import asdict, fields
-from typing import Annotated, Any, cast, get_args
+from dataclasses import fields
+from typing import Annotated, Any, get_args
 
 import typer
 
+from worker.cli.endpoint_keys import Asymmetric, given_key, say_what_to_do_with, scheme
+from worker.cli.endpoint_settings import Settable
 from worker.cli.help import Commands
-from worker.cli.options import (
-    AfterId,
-    AllowHttp,
-    AllowNetwork,
-    AllowPort,
-    DatabaseUrl,
-    DenyNetwork,
-    DryRun,
-    Id,
-    Limit,
-    OutputFormat,
-    Reason,
-    Tenant,
-    one_of,
-    parse_headers,
-)
+from worker.cli.options import AfterId, DatabaseUrl, DryRun, Guards, Id, Limit, OutputFormat, Reason, Tenant, one_of
 from worker.cli.output import Format, Record, emit_list, emit_one, say
 from worker.cli.session import NothingMatchedError, with_endpoints
-from worker.core.backoff import parse_duration
-from worker.core.signing import Scheme
-from worker.endpoints import CreatedEndpoint, EndpointKey, Endpoints, EndpointSettings, NewKey, Page, RegisteredEndpoint, State
-from worker.settings import GuardRails
+from worker.endpoints import CreatedEndpoint, Endpoints, Page, RegisteredEndpoint, State
 
 COLUMNS = ("id", "tenant", "url", "event_types", "state", "state_reason", "rate", "burst", "in_flight", "max_in_flight")
 WAITING_COUNTED_MAX = 10_000
 
 app = Commands(help="URLs that receive events.")
-
-EventTypes = Annotated[
-    list[str] | None,
-    typer.Option("--event-type", metavar="T", help="order.created, order.* or * (repeatable). Default: every type."),
-]
-Rate = Annotated[
-    str | None, typer.Option("--rate", metavar="R", help="At most so many a second (0.00001 to 1000000); none for no limit.")
-]
-Burst = Annotated[int | None, typer.Option("--burst", metavar="B", help="So many may go at once under a rate (default 1).")]
-MaxInFlight = Annotated[int | None, typer.Option("--max-in-flight", metavar="N", help="Requests at once (default 64).")]
-Timeout = Annotated[float | None, typer.Option("--timeout", metavar="S", help="Seconds for a whole request (default 15).")]
-Retry = Annotated[
-    str | None,
-    typer.Option("--retry", metavar="DELAYS", help="Default '5s 5m 30m 2h 5h 10h 14h 20h 24h'; none for no retries."),
-]
-Transport = Annotated[
-    str | None, typer.Option("--transport", metavar="NAME", help="How workers reach it: a table of their --transports file.")
-]
-Asymmetric = Annotated[
-    bool, typer.Option("--asymmetric", help="Make an Ed25519 key (v1a): the receiver gets its public half only.")
-]
-Headers = Annotated[list[str] | None, typer.Option("--header", metavar="'K: V'", help="Sent with every request (repeatable).")]
 
 
 @app.command(
@@ -64,14 +25,8 @@ Headers = Annotated[list[str] | None, typer.Option("--header", metavar="'K: V'",
 def add(
     url: Annotated[str, typer.Argument(metavar="URL")],
     tenant: Annotated[str, typer.Option("--tenant", metavar="T", help="Whose endpoint it is.")] = "",
-    event_type: EventTypes = None,
-    rate: Rate = None,
-    burst: Burst = None,
-    max_in_flight: MaxInFlight = None,
-    timeout: Timeout = None,
-    retry: Retry = None,
-    header: Headers = None,
-    transport: Transport = None,
+    *,
+    settings: Settable,
     key: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,24 +37,20 @@ def add(
     ] = None,
     asymmetric: Asymmetric = False,
     reason: Reason = "",
-    allow_network: AllowNetwork = None,
-    deny_network: DenyNetwork = None,
-    allow_port: AllowPort = None,
-    allow_http: AllowHttp = None,
+    guards: Guards,
     database_url: DatabaseUrl = None,
     format_: OutputFormat = Format.table,
 ) -> None:
     """Register an endpoint. Its signing key is shown once, now."""
-    settings = _settings(event_type, rate, burst, max_in_flight, timeout, retry, header, transport)
     keys = [given_key(text) for text in key or ()]
 
     async def work(endpoints: Endpoints) -> CreatedEndpoint:
-        return await endpoints.create(url, tenant=tenant, keys=keys, scheme=_scheme(asymmetric), reason=reason, **settings)
+        return await endpoints.create(url, tenant=tenant, keys=keys, scheme=scheme(asymmetric), reason=reason, **settings)
 
-    created = with_endpoints(database_url, work, GuardRails(allow_network, deny_network, allow_port, allow_http))
+    created = with_endpoints(database_url, work, guards)
     warn(created.warnings)
     emit_one({"id": created.id, "url": created.url, "key": created.key}, format_)
-    _say_what_to_do_with(created.key)
+    say_what_to_do_with(created.key)
 
 
 @app.command("list", epilog="Example: webhook-worker endpoints list --tenant acme --state paused")
@@ -141,27 +92,17 @@ def show(endpoint_id: Id, database_url: DatabaseUrl = None, format_: OutputForma
 def set_(
     endpoint_id: Id,
     url: Annotated[str | None, typer.Option("--url", metavar="URL", help="Deliver there from now on.")] = None,
-    event_type: EventTypes = None,
-    rate: Rate = None,
-    burst: Burst = None,
-    max_in_flight: MaxInFlight = None,
-    timeout: Timeout = None,
-    retry: Retry = None,
-    header: Headers = None,
-    transport: Transport = None,
+    *,
+    settings: Settable,
     no_headers: Annotated[bool, typer.Option("--no-headers", help="Remove all custom headers.")] = False,
     reason: Reason = "",
-    allow_network: AllowNetwork = None,
-    deny_network: DenyNetwork = None,
-    allow_port: AllowPort = None,
-    allow_http: AllowHttp = None,
+    guards: Guards,
     database_url: DatabaseUrl = None,
     format_: OutputFormat = Format.table,
 ) -> None:
     """Change what is given and leave the rest. --event-type and --header replace all of their kind."""
-    settings = _settings(event_type, rate, burst, max_in_flight, timeout, retry, header, transport)
     if no_headers:
-        settings["headers"] = parse_headers(header or ())
+        settings.setdefault("headers", {})
     if url is None and not settings:
         raise typer.BadParameter("give at least one setting to change")
 
@@ -169,53 +110,8 @@ def set_(
         warn(await endpoints.set(endpoint_id, url=url, reason=reason, **settings))
         return await endpoints.get(endpoint_id)
 
-    endpoint = with_endpoints(database_url, work, GuardRails(allow_network, deny_network, allow_port, allow_http))
+    endpoint = with_endpoints(database_url, work, guards)
     emit_one(_shown(endpoint, format_), format_)
-
-
-@app.command("rotate-key", epilog="Example: webhook-worker endpoints rotate-key 7 --overlap 24h --reason yearly")
-def rotate_key(
-    endpoint_id: Id,
-    overlap: Annotated[
-        str, typer.Option("--overlap", metavar="D", help="How long the keys before it go on signing as well; 0s ends them now.")
-    ] = "24h",
-    key: Annotated[
-        str | None, typer.Option("--key", metavar="whsec_…", help="The new key; - reads it from stdin. Default: one is made.")
-    ] = None,
-    asymmetric: Asymmetric = False,
-    dry_run: DryRun = False,
-    reason: Reason = "",
-    database_url: DatabaseUrl = None,
-    format_: OutputFormat = Format.table,
-) -> None:
-    """Let a new key sign, beside the ones before it until the overlap is over. It is shown once, now."""
-    try:
-        seconds = parse_duration(overlap)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--overlap") from None
-    text = None if key is None else given_key(key)
-    if dry_run:
-        _say_what_would_end(endpoint_id, seconds, database_url, format_)
-        return
-
-    async def work(endpoints: Endpoints) -> NewKey:
-        return await endpoints.rotate_key(
-            endpoint_id, key=text, scheme=_scheme(asymmetric), overlap_seconds=seconds, reason=reason
-        )
-
-    made = with_endpoints(database_url, work)
-    emit_one({"id": made.id, "endpoint_id": made.endpoint_id, "key": made.key}, format_)
-    _say_what_to_do_with(made.key)
-
-
-@app.command(epilog="Example: webhook-worker endpoints keys 7")
-def keys(endpoint_id: Id, database_url: DatabaseUrl = None, format_: OutputFormat = Format.table) -> None:
-    """List its valid keys, the newest first: public halves, never secrets."""
-
-    async def work(endpoints: Endpoints) -> tuple[EndpointKey, ...]:
-        return await endpoints.keys(endpoint_id)
-
-    emit_list([asdict(key) for key in with_endpoints(database_url, work)], format_)
 
 
 @app.command(epilog="Example: webhook-worker endpoints pause 7 --reason 'their maintenance'")
@@ -264,22 +160,6 @@ def enable(
     _change_state("enable", endpoint_id, reason, database_url, format_)
 
 
-def given_key(text: str) -> str:
-    """Return a key that was given, or that stands on stdin: a command line is for all to read."""
-    return sys.stdin.readline().strip() if text == "-" else text
-
-
-def _scheme(asymmetric: bool) -> Scheme:
-    return "v1a" if asymmetric else "v1"
-
-
-def _say_what_to_do_with(key: str) -> None:
-    if key.startswith("whpk_"):
-        say("give the public key to the receiver: `endpoints keys` shows it again")
-    else:
-        say("keep the key: it is not shown again")
-
-
 def warn(warnings: tuple[str, ...]) -> None:
     """Print warnings about a URL."""
     for warning in warnings:
@@ -321,46 +201,3 @@ def _say_what_would_be_held(endpoint_id: int, database_url: str | None, format_:
         emit_one(_shown(endpoint, format_), format_)
     many = f"{waiting} or more" if waiting == WAITING_COUNTED_MAX else str(waiting)
     say(f"dry run: nothing was changed; endpoint {endpoint_id} is {endpoint.state}, {many} deliveries wait and would be held")
-
-
-def _say_what_would_end(endpoint_id: int, overlap_seconds: float, database_url: str | None, format_: Format) -> None:
-    """Show the keys that are valid now, as `keys` does."""
-
-    async def work(endpoints: Endpoints) -> tuple[EndpointKey, ...]:
-        return await endpoints.keys(endpoint_id)
-
-    emit_list([asdict(key) for key in with_endpoints(database_url, work)], format_)
-    say(f"dry run: nothing was changed; a new key would sign, and these until {overlap_seconds:g} s later at most")
-
-
-def _settings(
-    event_type: list[str] | None,
-    rate: str | None,
-    burst: int | None,
-    max_in_flight: int | None,
-    timeout: float | None,
-    retry: str | None,
-    header: list[str] | None,
-    transport: str | None,
-) -> EndpointSettings:
-    """Return the settings that were given."""
-    given: dict[str, Any] = {
-        "event_types": event_type or None,
-        "burst": burst,
-        "max_in_flight": max_in_flight,
-        "timeout_seconds": timeout,
-        "retry": "" if retry == "none" else retry,
-        "headers": parse_headers(header) if header else None,
-        "transport": transport,
-    }
-    settings = cast("EndpointSettings", {name: value for name, value in given.items() if value is not None})
-    if rate is not None:
-        settings["rate"] = None if rate == "none" else _number(rate)
-    return settings
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is no number a second, nor none", param_hint="--rate") from None

@@ -10,12 +10,11 @@ from typing import Annotated, BinaryIO
 import typer
 
 from worker.cli.endpoints import warn
-from worker.cli.options import AllowHttp, AllowNetwork, AllowPort, DatabaseUrl, DenyNetwork, OutputFormat, Reason
+from worker.cli.options import DatabaseUrl, Guards, OutputFormat, Reason
 from worker.cli.output import Format, Record, emit_list, say
 from worker.cli.session import FailedError, with_endpoints
 from worker.endpoints import CreatedEndpoint, Endpoints
 from worker.endpoints.lines import LINE_BYTES_MAX, read_line
-from worker.settings import GuardRails
 
 BATCH_LINES = 500
 
@@ -23,10 +22,8 @@ BATCH_LINES = 500
 def import_file(
     file: Annotated[str, typer.Argument(metavar="FILE", help="JSON lines; - for stdin.")],
     reason: Reason = "",
-    allow_network: AllowNetwork = None,
-    deny_network: DenyNetwork = None,
-    allow_port: AllowPort = None,
-    allow_http: AllowHttp = None,
+    *,
+    guards: Guards,
     database_url: DatabaseUrl = None,
     format_: OutputFormat = Format.table,
 ) -> None:
@@ -47,7 +44,7 @@ def import_file(
                 made.extend(await _create(endpoints, batch, bad, reason))
 
         try:
-            with_endpoints(database_url, work, GuardRails(allow_network, deny_network, allow_port, allow_http))
+            with_endpoints(database_url, work, guards)
         finally:  # also if it ends half-way: the keys of what was created are shown now or never
             emit_list(made, format_)
     say(f"{len(made)} created, {len(bad)} refused")

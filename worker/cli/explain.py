@@ -5,25 +5,21 @@ from typing import Annotated
 import anyio
 import typer
 
-from worker.cli.options import AllowHttp, AllowNetwork, AllowPort, DenyNetwork, OutputFormat
+from worker.cli.options import Guards, OutputFormat
 from worker.cli.output import Format, Record, emit_list, say
 from worker.endpoints.urls import Explanation, URLJudge
-from worker.settings import ExitCode, GuardRails, read_allow_http
+from worker.settings import ExitCode, read_allow_http
 
 COLUMNS = ("step", "value", "verdict", "rule")
 
 
 def explain(
     url: Annotated[str, typer.Argument(metavar="URL")],
-    allow_network: AllowNetwork = None,
-    deny_network: DenyNetwork = None,
-    allow_port: AllowPort = None,
-    allow_http: AllowHttp = None,
+    guards: Guards,
     format_: OutputFormat = Format.table,
 ) -> None:
     """Say whether a worker with these settings would deliver to a URL: exit 0 if so, 1 if not. Needs no database."""
-    guards = GuardRails(allow_network, deny_network, allow_port, allow_http)
-    judge = URLJudge(guards.rules(), allow_http=read_allow_http(allow_http))
+    judge = URLJudge(guards.rules(), allow_http=read_allow_http(guards.allow_http))
     explanation = anyio.run(judge.explain_many, [url])[0]
     emit_list(_steps(url, explanation), format_, COLUMNS)
     if trouble := explanation.denied or explanation.warning:

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from worker.cli.option_group import spread
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -16,8 +18,14 @@ class Commands(typer.Typer):
         super().__init__(cls=cls or Group, no_args_is_help=True, **options)
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Function], Function]:
-        """Register a command."""
-        return super().command(name, cls=Command, **options)
+        """Register a command; groups of options are spread."""
+        register = super().command(name, cls=Command, **options)
+
+        def spread_and_register(command: Function) -> Function:
+            register(spread(command))
+            return command
+
+        return spread_and_register
 
 
 class Command(TyperCommand):

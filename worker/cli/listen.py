@@ -9,8 +9,9 @@ import anyio
 import typer
 
 from worker import __version__
+from worker.cli.endpoint_keys import given_key
+from worker.cli.endpoint_settings import EventTypes
 from worker.cli.endpoint_test import at_once, outcome_of
-from worker.cli.endpoints import EventTypes, given_key
 from worker.cli.event_tail import Event, EventTail
 from worker.cli.live import ask_again, run_until_interrupted
 from worker.cli.options import DatabaseUrl, OutputFormat, Tenant

@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from worker.cli.option_group import OptionGroup
 from worker.cli.output import Format
 from worker.core.backoff import parse_duration
+from worker.settings import GuardRails
 
 BIGINT_MAX = 2**63 - 1
 ROWS_MAX = 10_000
@@ -42,21 +44,6 @@ DatabaseUrl = Annotated[
     str | None,
     typer.Option("--database-url", metavar="URL", help="Default: DATABASE_URL, then the credential database_url."),
 ]
-AllowNetwork = Annotated[
-    list[str] | None,
-    typer.Option("--allow-network", metavar="CIDR", help="Let receivers be in this private network (repeatable)."),
-]
-DenyNetwork = Annotated[
-    list[str] | None,
-    typer.Option("--deny-network", metavar="CIDR", help="Let no receiver be in this network, even if public (repeatable)."),
-]
-AllowPort = Annotated[
-    list[str] | None,
-    typer.Option("--allow-port", metavar="PORTS", help="Only these: 443, 8000-8999 or any (repeatable)."),
-]
-AllowHttp = Annotated[
-    bool | None, typer.Option("--allow-http/--no-allow-http", help="Let receivers have plain http:// URLs, or not.")
-]
 OutputFormat = Annotated[
     Format, typer.Option("--format", parser=one_of(Format), metavar="table|json|jsonl", help="How data is printed to stdout.")
 ]
@@ -74,6 +61,30 @@ Since = Annotated[
 AfterId = Annotated[
     int | None, typer.Option("--after", parser=whole_number(), metavar="CURSOR", help="The next page: the cursor of the last.")
 ]
+
+
+def read_guard_rails(
+    allow_network: Annotated[
+        list[str] | None,
+        typer.Option("--allow-network", metavar="CIDR", help="Let receivers be in this private network (repeatable)."),
+    ] = None,
+    deny_network: Annotated[
+        list[str] | None,
+        typer.Option("--deny-network", metavar="CIDR", help="Let no receiver be in this network, even if public (repeatable)."),
+    ] = None,
+    allow_port: Annotated[
+        list[str] | None,
+        typer.Option("--allow-port", metavar="PORTS", help="Only these: 443, 8000-8999 or any (repeatable)."),
+    ] = None,
+    allow_http: Annotated[
+        bool | None, typer.Option("--allow-http/--no-allow-http", help="Let receivers have plain http:// URLs, or not.")
+    ] = None,
+) -> GuardRails:
+    """Read where receivers may be."""
+    return GuardRails(allow_network, deny_network, allow_port, allow_http)
+
+
+Guards = Annotated[GuardRails, OptionGroup(read_guard_rails)]
 
 
 def parse_moment(text: str, option: str) -> datetime:
