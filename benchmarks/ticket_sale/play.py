@@ -12,11 +12,12 @@ the tills' logs, the database and the partners' logs are joined: for each partne
 was sold. A second sale, to the fine partner alone, shows whether it notices the other two: it is as long as the first, and
 sells at its pace.
 
-    .bench/bin/python -m benchmarks.ticket_sale.plot benchmarks/results/ticket-sale-….json
+    .bench/bin/python -m benchmarks ticket-sale --plot sale.svg
 
-draws the first sale.
+draws the first sale, too; `python -m benchmarks.ticket_sale.plot RESULTS.json SVG` one that was played before.
 """
 
+import argparse
 import functools
 import json
 import socket
@@ -50,13 +51,14 @@ from benchmarks.stage import (
 )
 from benchmarks.ticket_sale.evidence import Partner, Play, read_sales
 from benchmarks.ticket_sale.judge import BURST, DOWN, FINE, LIMITED, RATE, judge
+from benchmarks.ticket_sale.plot import draw
 from benchmarks.ticket_sale.tills import make_tables, open_tills
 from worker.store.database import Database
 from worker.store.sql import statements
 
 TILLS, WORKERS = 4, 2
 SETTINGS: dict[str, dict[str, float]] = {FINE: {"max_in_flight": 512}, LIMITED: {"rate": RATE, "burst": BURST}}
-"""What differs from the defaults: by these, one endpoint gets some 1,150 a second, which is less than is sold."""
+"""What differs from the defaults: by the defaults, one endpoint gets some 1,150 a second, which is less than is sold."""
 START_SECONDS_MAX = 30.0
 SETTLE_SECONDS = 0.5
 """From the moment that everybody is ready to the first customer."""
@@ -76,28 +78,36 @@ FULL = Plan(100_000, seconds=20.0, seconds_max=120.0, watched=60.0)
 QUICK = Plan(2_000, seconds=4.0, seconds_max=6.0, watched=12.0)
 
 
-def run(*, quick: bool, scale: float) -> Report:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take where to draw the sale."""
+    parser.add_argument("--plot", metavar="FILE", help="draw the first sale (SVG; needs matplotlib)")
+
+
+def run(*, quick: bool, scale: float, plot: str | None) -> Report:
     """Sell to all three partners, then to the fine one alone."""
     if find_spec("django") is None:
         raise RuntimeError(f"{sys.executable} has no Django, which the shop needs: make install, then use .venv/bin/python")
     plan = QUICK if quick else FULL
-    plan = replace(plan, orders=round(plan.orders * scale))
+    plan = replace(plan, orders=max(TILLS, round(plan.orders * scale)))
     with tempfile.TemporaryDirectory() as directory, migrated_database() as base:
         make_tables(base)
-        among = _play(base, Path(directory) / "all", plan, (FINE, LIMITED, DOWN))
+        among = play(base, Path(directory) / "all", plan, (FINE, LIMITED, DOWN))
         same = replace(plan, orders=len(among.sales), seconds=among.closed - among.began)
-        alone = _play(base, Path(directory) / "one", same, (FINE,))
-    return judge(plan.orders, plan.seconds, among, alone)
+        alone = play(base, Path(directory) / "one", same, (FINE,))
+    report = judge(plan.orders, plan.seconds, among, alone)
+    if plot is not None:
+        draw(report.series, Path(plot))
+    return report
 
 
-def _play(base: str, folder: Path, plan: Plan, names: Iterable[str]) -> Play:
+def play(base: str, folder: Path, plan: Plan, names: Iterable[str]) -> Play:
     """Play it in a database and a folder of its own."""
     folder.mkdir()
     dsn = copy_database(base, f"to_{folder.name}")
-    play = _sell(dsn, folder, plan, names)
+    played = _sell(dsn, folder, plan, names)
     drop_database(dsn)
-    progress(f"sold {len(play.sales)} orders to {folder.name} in {play.closed - play.began:.1f} s")
-    return play
+    progress(f"sold {len(played.sales)} orders to {folder.name} in {played.closed - played.began:.1f} s")
+    return played
 
 
 def _sell(dsn: str, folder: Path, plan: Plan, names: Iterable[str]) -> Play:

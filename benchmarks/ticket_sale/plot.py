@@ -1,6 +1,6 @@
 """Draws a sale: orders and arrivals a second, what waits, and how old the oldest of it is.
 
-.bench/bin/python -m benchmarks.ticket_sale.plot benchmarks/results/ticket-sale-….json
+.bench/bin/python -m benchmarks.ticket_sale.plot benchmarks/results/ticket-sale-….json docs/plots/ticket-sale.svg
 """
 
 import json
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plots import PLOTS, prepare, save
+from benchmarks.plots import prepare, save
 
 SOLD = "#b0b0b0"
 COLOURS = {"fine": "#2ca02c", "limited": "#1f77b4", "down": "#d62728"}
@@ -19,12 +19,11 @@ PANELS = {
 }
 
 
-def plot(report: dict[str, Any], file: Path) -> None:
-    """Draw it as SVG."""
+def draw(series: dict[str, Any], file: Path) -> None:
+    """Draw a report's series as SVG."""
     from matplotlib import pyplot as plt
 
     prepare()
-    series = report["series"]
     figure, panels = plt.subplots(3, 1, figsize=(8, 7.5), sharex=True, height_ratios=[1.3, 1, 1])
     seconds = range(1, len(series["sold"]) + 1)
     panels[0].fill_between(seconds, series["sold"], step="pre", color=SOLD, alpha=0.5, linewidth=0, label="orders sold")
@@ -48,4 +47,4 @@ def plot(report: dict[str, Any], file: Path) -> None:
 
 
 if __name__ == "__main__":
-    plot(json.loads(Path(sys.argv[1]).read_text()), PLOTS / "ticket-sale.svg")
+    draw(json.loads(Path(sys.argv[1]).read_text())["series"], Path(sys.argv[2]))

@@ -57,6 +57,12 @@ def never_arrive(play: Play) -> None:
     play.partners[judge.DOWN].arrivals.pop()
 
 
+def be_slow(alone: Play) -> None:
+    """The sale without the others had half of the pace."""
+    alone.sales = [Sale(sale.order, sale.event, 50.0 + n / 5) for n, sale in enumerate(alone.sales)]
+    alone.closed = alone.sales[-1].at
+
+
 def be_behind(play: Play) -> None:
     """The last order still waits for the fine partner."""
     fine = play.partners[judge.FINE]
@@ -100,10 +106,20 @@ def test_the_fine_partner_notices(seconds: float, *, holds: bool) -> None:
     assert holds == judge.judge(SOLD, 1.0, among, sale_to(judge.FINE)).holds
 
 
+def test_sales_that_differ_are_not_compared() -> None:
+    """What was sold at half of the pace says nothing of the sale to all."""
+    alone = sale_to(judge.FINE)
+    be_slow(alone)
+    report = judge.judge(SOLD, 1.0, sale_to(judge.FINE, judge.LIMITED, judge.DOWN), alone)
+    assert not report.holds
+    assert ["NOT KEPT: the second sale is like the first"] == [note for note in report.notes if note.startswith("NOT KEPT")]
+
+
 def test_a_report_says_how_many_were_sold() -> None:
     """Beside what was asked."""
     report = judge.judge(5 * SOLD, 1.0, sale_to(judge.FINE, judge.LIMITED, judge.DOWN), sale_to(judge.FINE))
-    assert "asked 50 orders in 1 s" in report.notes
+    assert "asked 50 orders in 1 s: NOT reached, the shop sold 11 a second of 50" in report.notes
+    assert "the limited partner's fullest second had 4 requests" in report.notes
     assert any(note.startswith("to all: sold 10 orders in 0.9 s") for note in report.notes)
     assert ["fine", "limited", "down", "fine"] == [row["partner"] for row in report.rows]
     assert [0, 6, 4, 0] == [row["waiting"] for row in report.rows]
