@@ -189,7 +189,7 @@ def read_metrics_listen(flag: str | None = None, environ: Mapping[str, str] | No
     found = re.fullmatch(r"(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s\[\]:]+)):(?P<port>[0-9]{1,5})", text.strip())
     if found is None or int(found["port"]) > 65535:
         raise ConfigurationError(
-            f"{source} {text!r} is not an address to listen on; write host:port, as in 127.0.0.1:9090 or [::1]:9090"
+            f"{source} {text!r} is not an address to listen on; write host:port, as in 127.0.0.1:9091 or [::1]:9091"
         )
     return ListenAddress(found["six"] or found["host"], int(found["port"]))
 

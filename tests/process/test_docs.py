@@ -235,6 +235,15 @@ def test_the_layers_that_are_shown_are_those_that_are_checked() -> None:
     assert contracts[0]["layers"] == [layer for layer in shown if layer]
 
 
+def test_every_module_has_its_line() -> None:
+    """Whoever looks for the place of a thing reads docs/architecture.md, and finds no module that is not there."""
+    page = (ROOT / "docs/architecture.md").read_text()
+    named = {ROOT / "worker" / name for name in re.findall(r"`(?!tests/)([a-z_/]+\.py)`", page)}
+    modules = {path for path in (ROOT / "worker").rglob("*.py") if path.name != "__init__.py"}
+
+    assert (set(), set()) == (modules - named, {path for path in named - modules if not path.exists()})
+
+
 def test_every_decision_is_listed() -> None:
     """The index is how a decision is found: mkdocs.yml has only that."""
     decisions = ROOT / "docs/adr"

@@ -298,7 +298,7 @@ def test_metrics_are_off_unless_asked_for() -> None:
 def test_a_bad_address_to_listen_on_names_its_source(text: str) -> None:
     """And says how to write one."""
     with pytest.raises(
-        ConfigurationError, match=r"^--metrics-listen .* write host:port, as in 127.0.0.1:9090 or \[::1\]:9090$"
+        ConfigurationError, match=r"^--metrics-listen .* write host:port, as in 127.0.0.1:9091 or \[::1\]:9091$"
     ):
         read_metrics_listen(text, {})
     with pytest.raises(ConfigurationError, match=r"^WEBHOOK_WORKER_METRICS_LISTEN "):

@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--transports", metavar="FILE", help="how endpoints are reached that need more than public TLS (TOML)")
     parser.add_argument(
         "--metrics-listen", metavar="ADDRESS",
-        help="serve /metrics, /livez and /readyz there: 127.0.0.1:9090, [::1]:9090 (default: nowhere)",
+        help="serve /metrics, /livez and /readyz there: 127.0.0.1:9091, [::1]:9091 (default: nowhere)",
     )  # fmt: skip
     parser.add_argument(
         "--metrics-endpoints",
