@@ -280,7 +280,10 @@ class Checker:
         if entry.frozen:
             self.counts["written by a frozen process"] += 1
         else:
-            self._endpoints[delivery.endpoint].sent.append(entry.at)
+            if entry.on_time:
+                self._endpoints[delivery.endpoint].sent.append(entry.at)
+            else:
+                self.counts["written by a clock known too vaguely"] += 1
             self._may_be_sent(entry, delivery, lease, what)
         lease.written += 1
         if entry.again:

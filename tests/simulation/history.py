@@ -100,7 +100,7 @@ class Written(Entry):
     """A request went into a socket.
 
     `again`: once more, on a fresh connection. `frozen`: the process stood still before this, after its last look. `timestamp`:
-    as the receiver is told it.
+    as the receiver is told it. `on_time`: the process knew the database's clock well enough for P4, which excludes the others.
     """
 
     process: str
@@ -114,6 +114,7 @@ class Written(Entry):
     again: bool
     frozen: bool
     timestamp: int
+    on_time: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ class Network:
             Written(
                 *world.now(), process.name, delivery.claim.id, delivery.id, delivery.attempt, plan.number, event,
                 request.body, world.verified(plan.number, request), again, frozen,
-                int(headers["webhook-timestamp"]),
+                int(headers["webhook-timestamp"]), process.knows_the_clock,
             )
         )  # fmt: skip
         if request.body in world.scenario.poisonous:

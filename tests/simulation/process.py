@@ -11,6 +11,7 @@ from link import Link
 from network import MESSAGE_ID_PREFIX, Network
 from scenario import FAULTS_SECONDS
 
+from worker.core.clock import WIDTH_MAX_SECONDS
 from worker.core.retention import Retention
 from worker.pipeline.limits import Limits
 from worker.pipeline.pipeline import Pipeline
@@ -23,6 +24,8 @@ DRAIN_SECONDS = 3.0
 """Less than a receiver may take, so that some requests are cut short."""
 
 RECORD_SECONDS = 5.0
+ROUNDING_SECONDS = 1e-5
+"""What is lost where seconds since 1970 are added and taken away again."""
 
 
 class Process:
@@ -64,6 +67,12 @@ class Process:
                 group.start_soon(keep_house, self._link, Retention(), HouseCounts())
                 await self.pipeline.run()
                 group.cancel_scope.cancel()
+
+    @property
+    def knows_the_clock(self) -> bool:
+        """Whether its bounds of the database's clock are as narrow as P4 takes for granted (docs/guarantees.md)."""
+        clock = self.pipeline._database_clock
+        return clock.earliest(0.0) - clock.latest(0.0) < WIDTH_MAX_SECONDS - ROUNDING_SECONDS
 
     @property
     def is_frozen(self) -> bool:
