@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import suppress
 
 from worker.dev.keeper import ACTOR
 from worker.store.database import Database, Row
@@ -49,11 +50,10 @@ def _has_ended(worker: Row) -> bool:
     if worker["pid"] == os.getpid():  # in a container, each has the same
         return True
     try:
-        os.kill(worker["pid"], 0)
+        with suppress(PermissionError):  # somebody else's
+            os.kill(worker["pid"], 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # somebody else's
-        return False
     return False
 
 
