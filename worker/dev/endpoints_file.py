@@ -71,10 +71,10 @@ class EndpointsFile:
         except StoreError as error:
             self._say(f"{error}; it is tried again")
             return False
-        for number, error in failed.items():
+        for number, why in failed.items():
             where = f"line {number}" if number else "the endpoint that prints"
-            self._say(f"{where}: {error}; the other lines hold")
-        return not any(isinstance(error, StoreError) for error in failed.values())
+            self._say(f"{where}: {why}; the other lines hold")
+        return not any(isinstance(why, StoreError) for why in failed.values())
 
     def _say(self, text: str) -> None:
         if text not in self._said:
