@@ -9,6 +9,7 @@ so no server is left behind. The file imports nothing of this project: that CPyt
 """
 
 import argparse
+import fcntl
 import json
 import os
 import signal
@@ -16,9 +17,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 STOP_SECONDS_MAX = 30.0
 
@@ -37,19 +38,14 @@ def embedded_postgres(data: Path | None = None) -> Iterator[str]:
     `data` is a directory that is kept; without it, everything is deleted at the end and the server trades safety for speed.
     """
     command = [_cpython(), "-P", __file__, *(["--data", str(data)] if data else [])]
-    with (
-        tempfile.TemporaryFile("w+") as chatter,
-        # Its own session: a Ctrl-C in the terminal is for the parent, who still needs the server to finish.
-        subprocess.Popen(  # noqa: S603 - our own file, by an interpreter that the operator chose
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=chatter, text=True, start_new_session=True
-        ) as process,
-    ):
+    with tempfile.TemporaryFile("w+") as chatter, _started(command, chatter) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""
             if not line:
                 process.wait(STOP_SECONDS_MAX)
                 chatter.seek(0)
-                raise EmbeddedPostgresError(chatter.read().strip() or f"{command[0]} ended without a word")
+                last = chatter.read().strip().rpartition("\n")[2]  # before it the package may have said more
+                raise EmbeddedPostgresError(last or f"{command[0]} ended without a word")
             yield json.loads(line)["dsn"]
         finally:
             if process.stdin:
@@ -58,6 +54,19 @@ def embedded_postgres(data: Path | None = None) -> Iterator[str]:
                 process.wait(STOP_SECONDS_MAX)
             except subprocess.TimeoutExpired:
                 process.terminate()
+
+
+def _started(command: list[str], chatter: IO[str]) -> "subprocess.Popen[str]":
+    try:
+        # Its own session: a Ctrl-C in the terminal is for the parent, who still needs the server to finish.
+        return subprocess.Popen(  # noqa: S603 - our own file, by an interpreter that the operator chose
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=chatter, text=True, start_new_session=True
+        )
+    except OSError as error:
+        raise EmbeddedPostgresError(
+            f"{command[0]} cannot be run ({error.strerror}): "
+            "let WEBHOOK_WORKER_CPYTHON name a CPython that has the embedded Postgres"
+        ) from None
 
 
 def _cpython() -> str:
@@ -72,7 +81,10 @@ def _cpython() -> str:
 
 def _serve(data: Path, settings: str) -> None:
     """Serve until stdin ends, then stop the server."""
-    server = _load().get_server(data, cleanup_mode="stop", start=False)
+    package = _load()
+    _check(data, str(package.utils.TARGET_POSTGRES_VERSION))
+    _forget_the_dead(data)
+    server = package.get_server(data, cleanup_mode=None, start=False)  # it would let a server run on for users that were killed
     try:
         if not (data / "PG_VERSION").exists():
             server.ensure_pgdata_inited()
@@ -81,9 +93,58 @@ def _serve(data: Path, settings: str) -> None:
         server.start()
         print(json.dumps({"dsn": server.get_uri()}), flush=True)  # noqa: T201 - the answer to our parent
         sys.stdin.read()
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        raise RuntimeError(f"{Path(error.cmd[0]).name} failed; {_last_words(data / 'log')}") from None
     finally:
-        if server.pgdata in server._instances:  # noqa: SLF001 - started; cleaning up what never was raises
-            server.cleanup()
+        if (data / "postmaster.pid").exists():
+            stop = [str(server.bin_path / "pg_ctl"), "-D", str(data), "-w", "-m", "fast", "stop"]
+            subprocess.run(stop, user=server.system_user, stdout=subprocess.DEVNULL, check=False)  # noqa: S603 - as above
+
+
+def _own(data: Path) -> Path:
+    """Make the directory, if it is not there, and lock it for as long as this process lives, however that ends."""
+    data.mkdir(parents=True, exist_ok=True)
+    try:
+        fcntl.flock(os.open(data, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"another process serves {data} already: use the database that it has named, or give another --data")
+    return data.resolve()
+
+
+def _check(data: Path, major: str) -> None:
+    """End, unless this is an empty directory or the data of this Postgres. As root, it is given to another user."""
+    version = data / "PG_VERSION"
+    if not version.exists():
+        if any(data.iterdir()):
+            sys.exit(f"{data} has files in it, but no database: give --data a directory that is empty, or not there yet")
+    elif (found := version.read_text().strip()) != major:
+        sys.exit(f"{data} has the data of Postgres {found}, and the embedded one is {major}: give another --data")
+
+
+def _forget_the_dead(data: Path) -> None:
+    """Remove what names a server that was killed. The package takes whatever process has its number now for that server."""
+    import psutil  # the package brings it
+
+    file = data / "postmaster.pid"
+    with suppress(FileNotFoundError, psutil.AccessDenied):  # whose process may not be looked at, Postgres judges itself
+        lines = file.read_text().split("\n")
+        try:
+            process = psutil.Process(int(lines[0]))
+            is_server = process.name() == "postgres" and str(data) in process.cmdline()
+        except (ValueError, psutil.NoSuchProcess):
+            is_server = False
+        if not is_server:
+            if len(lines) > 4:  # its port and the directory of its socket, which it locked too
+                Path(lines[4], f".s.PGSQL.{lines[3]}.lock").unlink(missing_ok=True)
+            file.unlink()
+
+
+def _last_words(log: Path) -> str:
+    """Return what the server has said last."""
+    try:
+        return log.read_text(errors="replace").rstrip().rpartition("\n")[2]
+    except OSError:
+        return "it left no log"
 
 
 def _load() -> Any:
@@ -107,12 +168,16 @@ def _main() -> None:
     )
     data: Path | None = parser.parse_args().data
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    if data:
-        data.mkdir(parents=True, exist_ok=True)
-        _serve(data.resolve(), _SETTINGS)
-    else:
-        with tempfile.TemporaryDirectory(prefix="webhook-worker-", ignore_cleanup_errors=True) as temporary:
-            _serve(Path(temporary).resolve(), _SETTINGS + _SETTINGS_OF_THROWAWAYS)
+    try:
+        if data:
+            _serve(_own(data), _SETTINGS)
+        else:
+            with tempfile.TemporaryDirectory(prefix="webhook-worker-", ignore_cleanup_errors=True) as temporary:
+                _serve(Path(temporary).resolve(), _SETTINGS + _SETTINGS_OF_THROWAWAYS)
+    except (OSError, RuntimeError, AssertionError) as error:  # the package asserts what it expects of Postgres
+        why = " ".join(str(error).split()) or type(error).__name__
+        place, advice = (f" in {data}", "give another --data") if data else ("", "look at TMPDIR, and that there is room in it")
+        sys.exit(f"the embedded Postgres does not start{place}: {why}; {advice}")
 
 
 if __name__ == "__main__":

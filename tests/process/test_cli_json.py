@@ -180,9 +180,9 @@ def test_what_is_printed_is_what_is_documented(
     cli("migrate", "status")
     cli("version")
     cli("check")
+    _local(cli)  # before there are others' endpoints
     endpoint = _endpoints(cli, tmp_path)
     _keys(cli, endpoint, tmp_path / "keys", monkeypatch)
-    _local(cli)
     event = _deliveries(cli)
     _workers(cli)
     cli("events", "purge", "--id", event, "--dry-run", shape="purge trial")

@@ -1,14 +1,19 @@
 """`dev`: a whole system in one process, whose endpoints follow a file."""
 
 import json
+import os
 import re
 import shlex
+import socket
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import anyio
 import httpx
 import pytest
 from command import Running, running
@@ -76,11 +81,11 @@ async def test_endpoints_follow_the_file(dsn: str, database: Database, tmp_path:
     """Added, changed, wrong, removed and added again: each holds at once. What somebody else has made stays as it is."""
     file = tmp_path / "endpoints.jsonl"
     async with Receiver().listening() as receiver:
-        await database.value("select id from webhook.create_endpoint($1::text)", receiver.url("/by-hand"))
         first = {"url": receiver.url("/first"), "event_types": ["order.*"], "rate": 100, "burst": 100}
         second = {"url": receiver.url("/second"), "tenant": "acme"}
         with developing(dsn, "--endpoints", file) as dev:
             await until(lambda: dev.heard("is not there"))
+            await database.value("select id from webhook.create_endpoint($1::text)", receiver.url("/by-hand"))
             write(file, [first])
             await until(lambda: dev.heard("added"))
             key = next(word for line in dev.said for word in line.split() if word.startswith("whsec_"))
@@ -141,14 +146,124 @@ async def test_it_takes_up_where_it_was(dsn: str, database: Database, tmp_path: 
 
 
 @pytest.mark.sql
-async def test_where_others_deliver_it_does_not_begin(dsn: str, database: Database) -> None:
-    """A worker on another machine: this is no database to try things out on. Nothing was touched."""
-    await database.value("select webhook.report_worker('elsewhere:1:a', $1::text::jsonb)", json.dumps(ELSEWHERE))
+async def test_a_file_with_a_mistake_keeps_nobody_from_printing(dsn: str, database: Database, tmp_path: Path) -> None:
+    """At the first start. A save without it counts."""
+    file = tmp_path / "endpoints.jsonl"
+    file.write_text('{"url": "ftp://nowhere/"}\n')
+    with developing(dsn, "--endpoints", file) as dev:
+        await until(lambda: dev.heard("line 1: the scheme is ftp"))
+        await database.value(ENQUEUE, "order.created", "{}")
+        await until(lambda: dev.lines)
+        write(file, [{"url": "http://127.0.0.1:9/hook"}])
+        await until(lambda: dev.heard("added"))
+    assert "ok" == shown(dev)[0]["signature"]
+
+
+async def begun(dsn: str, database: Database, worker: dict[str, Any]) -> Running:
+    """Let `dev` begin, or not, in a database where this worker has just reported itself."""
+    await database.value("select webhook.report_worker('the-worker', $1::text::jsonb)", json.dumps(worker))
     with developing(dsn) as dev:
-        assert 1 == dev.process.wait(30)
-    assert dev.heard("workers on elsewhere deliver from this database")
+        await until(lambda: dev.heard("printing what comes") or dev.process.poll() is not None)
+    return dev
+
+
+@pytest.mark.sql
+@pytest.mark.parametrize(
+    "worker", [ELSEWHERE, ELSEWHERE | {"host": socket.gethostname(), "pid": os.getpid()}], ids=["elsewhere", "here"]
+)
+async def test_where_others_deliver_it_does_not_begin(dsn: str, database: Database, worker: dict[str, Any]) -> None:
+    """A worker on another machine, or on this one: this is no database to try things out on. Nothing was touched."""
+    dev = await begun(dsn, database, worker)
+    assert 1 == dev.process.returncode
+    assert dev.heard(f"from this database delivers the-worker on {worker['host']}: end it")
     assert dev.heard("webhook-worker listen")
     assert 0 == await database.value("select count(*) from webhook.endpoint")
+
+
+@pytest.mark.sql
+async def test_a_worker_that_was_killed_here_is_in_nobodys_way(dsn: str, database: Database) -> None:
+    """It is listed for half a minute more, but there is no such process."""
+    async with await anyio.open_process([sys.executable, "-c", ""]) as ended:
+        await ended.wait()
+    dev = await begun(dsn, database, ELSEWHERE | {"host": socket.gethostname(), "pid": ended.pid})
+    assert 0 == dev.process.returncode
+
+
+@pytest.mark.sql
+async def test_two_do_not_share_a_database(dsn: str, database: Database) -> None:
+    """Each would take the other's endpoints for its own."""
+    with developing(dsn) as one:
+        await until(lambda: database.value("select count(*) from webhook.worker"))
+        with developing(dsn) as other:
+            assert 1 == other.process.wait(30)
+        assert one.process.poll() is None
+    assert other.heard("from this database delivers")
+
+
+@pytest.mark.sql
+async def test_where_others_endpoints_are_it_does_not_begin(dsn: str, database: Database) -> None:
+    """Those that are enabled, and were there before it: afterwards, commands may make as many as they like."""
+    url, port = "http://127.0.0.1:9/hook", free_port()
+    made = await database.value("select id from webhook.create_endpoint($1::text)", url)
+    with developing(dsn) as dev:
+        assert 1 == dev.process.wait(30)
+    assert dev.heard(f"and not `dev`'s: {made};")
+    assert dev.heard("webhook-worker endpoints disable ID")
+    await database.value("select webhook.disable_endpoint($1::bigint)", made)
+    for _ in range(2):
+        with developing(dsn, port=port) as dev:
+            await until(lambda dev=dev: dev.heard("printing what comes"))  # type: ignore[misc]
+        await database.value("select id from webhook.create_endpoint($1::text)", f"{url}/later")
+    assert [("disabled", 1), ("enabled", 3)] == [
+        tuple(row.values())
+        for row in await database.rows("select state, count(*) as n from webhook.endpoints group by state order by state")
+    ]
+
+
+@pytest.mark.sql
+async def test_what_it_says_first(dsn: str) -> None:
+    """Which database, where its name comes from, and what to paste: with that, other commands have no guard rails either."""
+    named = urlsplit(dsn)._replace(query="").path
+    with developing(dsn) as dev:
+        await until(lambda: dev.heard("printing what comes"))
+    with running(["dev", "--port", free_port(), "--database-url", dsn]) as flagged:
+        await until(lambda: flagged.heard("printing what comes"))
+    assert dev.said[0].startswith("using database ")
+    assert dev.said[0].endswith(f"{named} (from DATABASE_URL)\n")
+    assert flagged.said[0].endswith(f"{named} (from --database-url)\n")
+    assert ["export", "NETWORKS=0.0.0.0/0 ::/0", "PORTS=any", "HTTP=1"] == [
+        word.removeprefix("WEBHOOK_WORKER_ALLOW_") for word in shlex.split(dev.said[1])
+    ]
+
+
+@pytest.mark.sql
+async def test_what_the_environment_denies_is_said(dsn: str) -> None:
+    """Then there is no receiver that prints."""
+    with running(["dev", "--port", free_port()], DATABASE_URL=dsn, WEBHOOK_WORKER_DENY_NETWORKS="127.0.0.0/8") as dev:
+        assert 1 == dev.process.wait(30)
+    assert dev.heard("the endpoint that prints cannot be made")
+    assert not dev.heard("Traceback")
+
+
+@pytest.mark.sql
+async def test_transports_that_cannot_be_used_are_a_setting(dsn: str, tmp_path: Path) -> None:
+    file = tmp_path / "transports.toml"
+    file.write_text('[partner]\ncolour = "blue"\n')
+    with running(["dev", "--port", free_port()], DATABASE_URL=dsn, WEBHOOK_WORKER_TRANSPORTS=str(file)) as dev:
+        assert 78 == dev.process.wait(30)
+    assert dev.heard("there is no setting colour")
+    assert not dev.heard("Traceback")
+
+
+async def test_sigterm_ends_it_before_it_delivers() -> None:
+    """Here, while it waits for a database that never answers."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as mute,
+        developing(f"postgresql://user@127.0.0.1:{mute.getsockname()[1]}/none") as dev,
+    ):
+        await until(lambda: dev.heard("using database"))
+        dev.process.terminate()
+        assert 0 == dev.process.wait(30)
 
 
 @pytest.mark.sql

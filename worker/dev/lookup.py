@@ -18,10 +18,13 @@ class Lookup:
         self._database, self._key_ring = database, key_ring
         self._turn = anyio.Lock()
 
-    async def keys(self) -> list[tuple[int, Key]]:
-        """Return the valid keys with the ids of their endpoints, the newest first; not those that cannot be unsealed."""
+    async def keys(self, url: str | None = None) -> list[tuple[int, Key]]:
+        """Return the valid keys of the endpoints with this URL, or of all, with the endpoints' ids, the newest first.
+
+        Keys that cannot be unsealed are left out.
+        """
         found: list[tuple[int, Key]] = []
-        for row in await self._ask("dev_keys"):
+        for row in await self._ask("dev_keys", url):
             try:
                 key = read_signer(row["endpoint_id"], self._key_ring, row["scheme"], row["secret"], row["sealed_with"])
             except CannotUnsealError:

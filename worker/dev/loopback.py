@@ -39,12 +39,14 @@ async def serve_loopback(listener: Listener, answer: Answer) -> None:
     async def converse(stream: anyio.abc.SocketStream) -> None:
         connection = h11.Connection(h11.SERVER)
         async with stream:
-            with suppress(anyio.BrokenResourceError, anyio.EndOfStream, h11.RemoteProtocolError):
-                while True:
+            # Whatever comes, only its own connection may end by it: the worker of `dev` is in the same group of tasks.
+            with suppress(anyio.BrokenResourceError, anyio.EndOfStream, h11.ProtocolError):
+                while connection.our_state is h11.IDLE:
                     status = await answer(await _request(stream, connection))
                     response = h11.Response(status_code=status, headers=[("content-length", "0")])
                     await stream.send((connection.send(response) or b"") + (connection.send(h11.EndOfMessage()) or b""))
-                    connection.start_next_cycle()
+                    if connection.states == {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:  # else it is the connection's last
+                        connection.start_next_cycle()
 
     async with listener:
         await listener.serve(converse)
