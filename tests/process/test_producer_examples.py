@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from standardwebhooks import Webhook
 from test_docs import free_port, psql_directory
 from test_receiver_examples import answers, process
 
+from worker.endpoints import EndpointRefusedError
 from worker.store.database import Database
 
 pytestmark = pytest.mark.sql
@@ -271,6 +273,30 @@ async def test_django_without_views(shop: Shop) -> None:
     pytest.importorskip("django", reason="the extra examples is not installed")
     assert "orders_item_fkey" == _said([sys.executable, str(DJANGO)], django_environment(shop))
     await shop.tells(0, ("shop.closed", {"until": 9}))
+
+
+async def test_customers(shop: Shop, example: Callable[[str], Any]) -> None:
+    """An endpoint is registered with its key and limits, or refused in words; one that is disabled is in trouble."""
+    customers = example("customers")
+    key = await customers.add_endpoint(shop.dsn, "globex", "https://8.8.8.8/hook")
+    assert 32 == len(b64decode(key.removeprefix("whsec_")))
+    with pytest.raises(EndpointRefusedError, match=r"10\.0\.0\.0/8"):
+        await customers.add_endpoint(shop.dsn, "globex", "https://10.0.0.1/hook")
+    assert [] == await customers.in_trouble(shop.dsn, "globex")
+    await shop.database.rows("select webhook.disable_endpoint(id) from webhook.endpoints where tenant = 'globex'")
+    (disabled,) = await customers.in_trouble(shop.dsn, "globex")
+    assert ("https://8.8.8.8/hook", ("order.*",), 50.0) == (disabled.url, disabled.event_types, disabled.rate)
+
+
+async def test_a_suite_sees_events(shop: Shop, example: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example's own test passes, leaves nothing, and fails if an order tells nothing."""
+    suite = example("test_orders")
+    async with psycopg_connection(shop.dsn) as connection:
+        suite.test_an_order_is_told(connection)
+        monkeypatch.setattr(suite, "place_order", lambda *_: 1)
+        with pytest.raises(ValueError, match="not enough values"):
+            suite.test_an_order_is_told(connection)
+    await shop.tells(0)
 
 
 async def test_psql(shop: Shop) -> None:
