@@ -83,8 +83,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
 
 @asynccontextmanager
 async def asyncpg_pool(dsn: str) -> AsyncIterator[Any]:
-    import asyncpg
-
+    asyncpg = pytest.importorskip("asyncpg", reason="asyncpg is for CPython")
     async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
         yield pool
 

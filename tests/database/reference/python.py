@@ -71,7 +71,7 @@ def _class(kind: type) -> Iterator[str]:
     fields = _fields(kind)
     (head,) = re.findall(r"^(class .+):$", inspect.getsource(kind), re.MULTILINE)
     if not fields and not issubclass(kind, Exception):
-        made = _signature(kind.__init__)  # type: ignore[misc]
+        made = _signature(kind.__init__)
         yield _block(f"class {kind.__name__}{made.removeprefix('def __init__').removesuffix(' -> None')}")
     elif "(" in head:
         yield _block(head)
