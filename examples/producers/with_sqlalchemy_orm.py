@@ -67,7 +67,8 @@ def ship_order(sessions: sessionmaker[Session], order_id: int) -> None:
     key says that there is one shipping of an order.
     """
     with sessions.begin() as session:
-        order = session.get_one(Order, order_id)
+        # Locked: the second of two at once then sees when the first one shipped it.
+        order = session.get_one(Order, order_id, with_for_update=True)
         shipped_at = order.shipped_at or datetime.now(UTC)
         order.shipped_at = shipped_at
         payload = {"order": order.id, "shipped_at": shipped_at.isoformat()}

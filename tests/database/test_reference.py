@@ -10,7 +10,7 @@ from worker.store.database import Database
 
 pytest.importorskip("psycopg", reason="it knows the names of SQLSTATEs")
 
-from reference import commands, functions, metrics, refusals, settings
+from reference import commands, functions, metrics, python, refusals, settings, views
 
 PAGES = Path(__file__).parents[2] / "docs/reference"
 RECORD = "RECORD_REFERENCE"
@@ -21,16 +21,18 @@ pytestmark = pytest.mark.sql  # nothing in them depends on the runtime
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("cli", commands.text), ("settings", settings.text), ("metrics", metrics.text)],
+    [("cli", commands.text), ("metrics", metrics.text), ("python", python.text)],
 )
 def test_what_python_says(name: str, text: Callable[[], str]) -> None:
-    """Commands and options, settings, metrics."""
+    """Commands and options, metrics, what may be imported."""
     compare(name, text())
 
 
 async def test_what_the_database_says(database: Database) -> None:
-    """Functions with what they raise; and all other errors, whose page has its SQLSTATEs and constraints."""
+    """Functions with what they raise, views, settings; and all other errors, whose page has its SQLSTATEs and constraints."""
     compare("sql", await functions.text(database))
+    compare("views", await views.text(database))
+    compare("settings", await settings.text(database))
     compare("errors", await refusals.text(database))
 
 

@@ -4,21 +4,30 @@ import importlib
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
+import httpx
 import psycopg
 import pytest
-from fleet import ROOT, Receiver, Worker
-from test_docs import psql_directory
+from fleet import ROOT, Receiver, Worker, until
+from standardwebhooks import Webhook
+from test_docs import free_port, psql_directory
+from test_receiver_examples import answers, process
 
+from worker.endpoints import EndpointRefusedError
 from worker.store.database import Database
 
 pytestmark = pytest.mark.sql
@@ -36,9 +45,10 @@ class Shop:
     dsn: str
     database: Database
     receiver: Receiver
+    key: str
 
     async def tells(self, orders: int, *events: tuple[str, dict[str, Any]]) -> None:
-        """Let a worker deliver what is there: these orders and events, and no others, are there, and arrive."""
+        """Let a worker deliver what is there: these orders and events, and no others, are there, and arrive, signed."""
         with Worker(self.dsn, "--once") as worker:
             status, said = await worker.wait()
         assert 0 == status, said
@@ -46,7 +56,9 @@ class Shop:
         assert 100 - orders == await self.database.value("select in_stock from items where name = 'ticket'")
         found = await self.database.rows("select tenant, event_type from webhook.events order by id")
         assert [("acme", event_type) for event_type, _ in events] == [(row["tenant"], row["event_type"]) for row in found]
-        arrived = [json.loads(arrival.body) for arrival in self.receiver.arrivals]
+        key, arrivals = Webhook(self.key), self.receiver.arrivals
+        arrived = [key.verify(arrival.body, arrival.headers) for arrival in arrivals]
+        assert len(arrived) == len({arrival.headers["webhook-id"] for arrival in arrivals})
         assert sorted(map(_sorted, (payload for _, payload in events))) == sorted(map(_sorted, arrived))
 
     async def order(self) -> int:
@@ -58,8 +70,8 @@ class Shop:
 async def shop(dsn: str, database: Database) -> AsyncIterator[Shop]:
     await database.script([(EXAMPLES / "shop.sql").read_text(), STOCK])
     async with Receiver().listening() as receiver:
-        await database.value("select id from webhook.create_endpoint($1::text, 'acme')", receiver.url())
-        yield Shop(dsn, database, receiver)
+        key = await database.value("select key from webhook.create_endpoint($1::text, 'acme')", receiver.url())
+        yield Shop(dsn, database, receiver, key)
 
 
 @pytest.fixture
@@ -71,8 +83,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
 
 @asynccontextmanager
 async def asyncpg_pool(dsn: str) -> AsyncIterator[Any]:
-    import asyncpg
-
+    asyncpg = pytest.importorskip("asyncpg", reason="asyncpg is for CPython")
     async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
         yield pool
 
@@ -166,14 +177,125 @@ async def test_one_shipping_of_an_order(shop: Shop, example: Callable[[str], Any
     await shop.tells(1, ("order.created", created), ("order.shipped", {"order": order, "shipped_at": shipped.isoformat()}))
 
 
-async def test_django(shop: Shop) -> None:
-    """The form and the async view place orders; what either refuses leaves no event. The helper's calls fit its cursors."""
+async def test_two_shippings_at_once(shop: Shop, example: Callable[[str], Any]) -> None:
+    """Whichever comes second: the table has the moment that was told."""
+    async with sqlalchemy_sessions(shop.dsn) as sessions:
+        module = example("with_sqlalchemy_orm")
+        order = module.place_order(sessions, "acme", "ticket")
+        async with anyio.create_task_group() as group:
+            with psycopg.connect(shop.dsn) as first:
+                first.execute("select from orders for update")
+                for _ in range(2):
+                    group.start_soon(anyio.to_thread.run_sync, module.ship_order, sessions, order)
+                await until(lambda: both_wait(shop.database))
+    created = {"order": order, "customer": "acme", "item": "ticket"}
+    shipped = await shop.database.value("select shipped_at from orders")
+    await shop.tells(1, ("order.created", created), ("order.shipped", {"order": order, "shipped_at": shipped.isoformat()}))
+
+
+async def both_wait(database: Database) -> bool:
+    waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    return bool(2 == await database.value(waiting))
+
+
+DJANGO = Path(__file__).with_name("play_django_shop.py")
+
+
+@pytest.fixture
+async def django(shop: Shop, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """A browser on Django's example, which uvicorn serves, with what a new project has against forged requests."""
+    for needed in ("django", "uvicorn"):
+        pytest.importorskip(needed, reason="the extra examples is not installed")
+    port, log = free_port(), tmp_path / "log"
+    serve = ["-m", "uvicorn", f"{DJANGO.stem}:application", "--port", port, "--lifespan", "off"]
+    with process(serve, DJANGO.parent, log, **django_environment(shop)):
+        await until(lambda: answers(int(port)))
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as browser:
+            yield browser
+    assert "Traceback" not in log.read_text()
+
+
+def django_environment(shop: Shop) -> dict[str, str]:
+    return {"DATABASE_URL": shop.dsn, "PYTHONPATH": f"{EXAMPLES}:{ROOT}"}
+
+
+async def told(shop: Shop) -> list[tuple[str, dict[str, Any]]]:
+    """Return what all orders that there are should have told."""
+    rows = await shop.database.rows("select id, item from orders order by id")
+    return [("order.created", {"order": row["id"], "customer": "acme", "item": row["item"]}) for row in rows]
+
+
+async def test_django_form(shop: Shop, django: httpx.AsyncClient) -> None:
+    """It takes two orders of one customer, and what it refuses leaves neither order nor event."""
+    answered = [await by_form(django, item) for item in ("ticket", "ticket", "ticket", "relic")]
+    assert [302, 302, 200, 200] == [answer.status_code for answer in answered]
+    assert "No more than 2" in answered[2].text
+    assert "relic is sold out" in answered[3].text
+    forged = await django.post("/order", data={"customer": "acme", "item": "ticket"})
+    assert 403 == forged.status_code
+    await shop.tells(2, *await told(shop))
+
+
+async def by_form(browser: httpx.AsyncClient, item: str) -> httpx.Response:
+    """Order as a browser does: with the cookie and all fields of the form."""
+    form = (await browser.get("/order")).text
+    [(name, token)] = re.findall(r'<input type="hidden" name="(\w+)" value="(\w+)">', form)
+    return await browser.post("/order", data={"customer": "acme", "item": item, name: token})
+
+
+async def test_django_api(shop: Shop, django: httpx.AsyncClient) -> None:
+    """Several orders at once, each answered by what became of it."""
+    answered: dict[str, httpx.Response] = {}
+
+    async def order(name: str, **data: str) -> None:
+        answered[name] = await django.post("/api/orders", data=data)
+
+    async with anyio.create_task_group() as group:
+        for n in range(5):
+            group.start_soon(partial(order, f"ticket {n}", customer="acme", item="ticket"))
+        group.start_soon(partial(order, "sold out", customer="acme", item="relic"))
+        group.start_soon(partial(order, "no such item", customer="acme", item="unicorn"))
+        group.start_soon(partial(order, "a field is missing", customer="acme"))
+    placed = {answered.pop(f"ticket {n}").json()["order"] for n in range(5)}
+    assert {"sold out": 409, "no such item": 400, "a field is missing": 400} == {
+        name: answer.status_code for name, answer in answered.items()
+    }
+    assert {"error": "relic is sold out"} == answered["sold out"].json()
+    assert ["item"] == list(answered["a field is missing"].json()["errors"])
+    events = await told(shop)
+    assert placed == {payload["order"] for _, payload in events}
+    await shop.tells(5, *events)
+
+
+async def test_django_without_views(shop: Shop) -> None:
+    """An item that was never there is not sold out. And the helper's calls fit Django's cursors."""
     pytest.importorskip("django", reason="the extra examples is not installed")
-    script = Path(__file__).with_name("play_django_shop.py")
-    assert "[302, 302, 200, 201, 409]" == _said([sys.executable, str(script), shop.dsn], {"PYTHONPATH": f"{EXAMPLES}:{ROOT}"})
-    orders = await shop.database.rows("select id from orders order by id")
-    told = [("order.created", {"order": row["id"], "customer": "acme", "item": "ticket"}) for row in orders]
-    await shop.tells(3, *told, ("shop.closed", {"until": 9}))
+    assert "orders_item_fkey" == _said([sys.executable, str(DJANGO)], django_environment(shop))
+    await shop.tells(0, ("shop.closed", {"until": 9}))
+
+
+async def test_customers(shop: Shop, example: Callable[[str], Any]) -> None:
+    """An endpoint is registered with its key and limits, or refused in words; one that is disabled is in trouble."""
+    customers = example("customers")
+    key = await customers.add_endpoint(shop.dsn, "globex", "https://8.8.8.8/hook")
+    assert 32 == len(b64decode(key.removeprefix("whsec_")))
+    with pytest.raises(EndpointRefusedError, match=r"10\.0\.0\.0/8"):
+        await customers.add_endpoint(shop.dsn, "globex", "https://10.0.0.1/hook")
+    assert [] == await customers.in_trouble(shop.dsn, "globex")
+    await shop.database.rows("select webhook.disable_endpoint(id) from webhook.endpoints where tenant = 'globex'")
+    (disabled,) = await customers.in_trouble(shop.dsn, "globex")
+    assert ("https://8.8.8.8/hook", ("order.*",), 50.0) == (disabled.url, disabled.event_types, disabled.rate)
+
+
+async def test_a_suite_sees_events(shop: Shop, example: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example's own test passes, leaves nothing, and fails if an order tells nothing."""
+    suite = example("test_orders")
+    async with psycopg_connection(shop.dsn) as connection:
+        suite.test_an_order_is_told(connection)
+        monkeypatch.setattr(suite, "place_order", lambda *_: 1)
+        with pytest.raises(ValueError, match="not enough values"):
+            suite.test_an_order_is_told(connection)
+    await shop.tells(0)
 
 
 async def test_psql(shop: Shop) -> None:

@@ -10,9 +10,14 @@ class Item(models.Model):
     in_stock = models.IntegerField()
 
     class Meta:
-        """The table has CHECK (in_stock >= 0)."""
+        """What holds in the database has a name, by which a refusal is known."""
 
         db_table = "items"
+        constraints = (
+            models.CheckConstraint(
+                condition=models.Q(in_stock__gte=0), name="items_in_stock_check"
+            ),
+        )
 
     def __str__(self) -> str:
         return self.name

@@ -22,7 +22,10 @@ Settings have to be within their [constraints](errors.md#constraints) as well. [
 """
 
 AUDIENCES = {
-    "webhook_producer": ("For producers", "Role `webhook_producer`; operators may enqueue, too."),
+    "webhook_producer": (
+        "For producers",
+        "Role `webhook_producer`. Operators may call `enqueue`, too, but not `enqueue_many`.",
+    ),
     "webhook_operator": (
         "For operators and services",
         "Role `webhook_operator`. The commands and `worker.endpoints` call these. Each change leaves a row in `webhook.audit`.",

@@ -120,13 +120,13 @@ def _constraints(checks: list[Row]) -> Iterator[str]:
     yield "## Constraints"
     yield HOLD
     rows = [
-        (code(row["of_table"]), code(row["name"]), code(_condition(row["definition"])))
+        (code(row["of_table"]), code(row["name"]), code(condition(row["definition"])))
         for row in checks if not row["name"].startswith(KEPT_BY_FUNCTIONS)
     ]  # fmt: skip
     yield table(("table", "constraint", "holds"), rows)
 
 
-def _condition(definition: str) -> str:
+def condition(definition: str) -> str:
     """Return the expression of CHECK ((…)), without what Postgres spells out: casts, and parentheses around numbers."""
     expression = definition.removeprefix("CHECK (").removesuffix(")").removeprefix("(").removesuffix(")")
     expression = re.sub(r"::(text\[\]|text|double precision|interval|numeric)", "", expression)

@@ -1,13 +1,15 @@
-"""docs/reference/settings.md: the options of `run`, and what its code reads from the environment while it starts."""
+"""docs/reference/settings.md: the options of `run`, what its code reads from the environment, and what the database holds."""
 
 import argparse
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 from unittest.mock import patch
 
 from reference.markdown import code, page, prose, table
+from reference.refusals import condition
 from worker.cli import run
 from worker.cli.limits import LimitSettings
 from worker.service import logs
@@ -21,6 +23,7 @@ from worker.settings import (
     read_metrics_listen,
     read_retention,
 )
+from worker.store.database import Database, Row
 
 INTRODUCTION = """
 What a worker can be told, and by what. An option wins over the environment, and that over a credentials file. Commands read the
@@ -50,6 +53,31 @@ OTHERS = """
 Two more are read before anything else, and only on PyPy: `PYPY_GC_NURSERY` and `PYPY_GC_MIN`
 ([why](../adr/0016-room-for-pypys-nursery.md)). `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID` and `JOURNAL_STREAM` are
 systemd's, and nothing to set by hand.
+"""
+
+OF_THE_DATABASE = """
+What holds for a whole database, whoever works on it, is in the one row of `webhook.meta`. Its owner (`webhook_owner`, with
+[roles](../operations.md#rights)) may change it while everything runs; it holds from the next call on, and nothing is restarted.
+"""
+
+CHANGED = """
+```sql
+UPDATE webhook.meta SET circuit_failures = 20, circuit_pause_max = '10 min', disable_after = '14 days';
+```
+
+A tenant's weight and its backlog limit are set by [`tenants set`](cli.md#tenants-set). The other columns of `webhook.meta` are
+the system's own.
+"""
+
+NO_SETTINGS = ["one", "schema_version", "oldest_worker", "functions_hash", "message_id_prefix"]
+
+META = """
+select a.attname as name, format_type(a.atttypid, a.atttypmod) as type, pg_get_expr(d.adbin, d.adrelid) as initial,
+       col_description(a.attrelid, a.attnum) as comment,
+       array(select pg_get_constraintdef(c.oid) from pg_constraint as c
+             where c.conrelid = a.attrelid and c.contype = 'c' and a.attnum = any (c.conkey) order by c.conname) as checks
+from pg_attribute as a join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+where a.attrelid = 'webhook.meta'::regclass and a.attnum > 0 and a.attname <> all ($1::text[]) order by a.attnum
 """
 
 
@@ -83,9 +111,9 @@ def variables() -> list[str]:
     return list(dict.fromkeys(recorder.asked))
 
 
-def text() -> str:
+async def text(database: Database) -> str:
     """Return the page."""
-    return page("Settings", INTRODUCTION, *_parts())
+    return page("Settings", INTRODUCTION, *_parts(), *_of_the_database(await database.rows(META, NO_SETTINGS)))
 
 
 def _parts() -> Iterator[str]:
@@ -98,6 +126,19 @@ def _parts() -> Iterator[str]:
     yield "## Environment only"
     yield table(("environment", ""), [(code(name), WITHOUT_OPTION[name]) for name in asked if name not in named])
     yield OTHERS
+
+
+def _of_the_database(columns: list[Row]) -> Iterator[str]:
+    yield "## Of a database"
+    yield OF_THE_DATABASE
+    yield table(("column", "type", "default", "holds", ""), [_column(**column) for column in columns])
+    yield CHANGED
+
+
+def _column(name: str, type: str, initial: str, comment: str | None, checks: list[str]) -> tuple[str, ...]:  # noqa: A002
+    assert comment, f"webhook.meta.{name} has no comment: give it one in sql/functions/800_comments.sql"
+    default = re.sub(r"'(.*)'::.*", r"\1", initial)
+    return code(name), type, code(default), ", ".join(code(condition(check)) for check in checks), prose(comment)
 
 
 def _names(action: argparse.Action) -> tuple[str, ...]:
