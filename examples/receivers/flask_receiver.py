@@ -22,15 +22,18 @@ create table if not exists inbox (
     retry_at   real not null default 0,
     done_at    real
 );
+create index if not exists inbox_due on inbox (retry_at) where done_at is null;
+create index if not exists inbox_done on inbox (done_at);
 create table if not exists balance (account text primary key, cents integer not null);
 """
 
 app = Flask(__name__)
+app.config["MAX_CONTENT_LENGTH"] = 1_000_000  # what is longer is answered with 413
 webhook = Webhook(os.environ["WEBHOOK_KEY"])
 
 
 def connect() -> sqlite3.Connection:
-    connection = sqlite3.connect(os.environ["DATABASE"])
+    connection = sqlite3.connect(os.environ["DATABASE"], timeout=10)  # seconds, since only one can write at a time
     connection.execute("pragma journal_mode = wal")  # who writes does not block who reads
     connection.executescript(TABLES)
     return connection
@@ -40,7 +43,7 @@ def connect() -> sqlite3.Connection:
 def receive() -> tuple[str, int]:
     body = request.get_data()  # the raw bytes: parsed and written again, they would not verify
     try:
-        webhook.verify(body, dict(request.headers))
+        webhook.verify(body, dict(request.headers), json_parse=False)  # it may be something else
     except (WebhookVerificationError, ValueError):  # ValueError: it is not even well-formed
         return "the signature or the timestamp is wrong", 400
     with closing(connect()) as connection, connection:  # the second one commits
@@ -54,11 +57,17 @@ def receive() -> tuple[str, int]:
 
 @app.cli.command("work")
 def work() -> None:
-    """Work off the inbox, for ever."""
-    with closing(connect()) as connection:
-        while True:
-            if not work_once(connection):
-                time.sleep(0.5)
+    """Work off the inbox, for ever. Any number of processes may do so at once."""
+    while True:
+        try:
+            with closing(connect()) as connection:
+                while work_once(connection):
+                    pass
+                with connection:
+                    connection.execute("delete from inbox where done_at < ?", (time.time() - 30 * 86_400,))
+        except sqlite3.Error:  # locked for long, or the disk is full: what is stored waits
+            app.logger.exception("the inbox waits")
+        time.sleep(0.5)
 
 
 def work_once(connection: sqlite3.Connection) -> bool:

@@ -271,10 +271,13 @@ def test_receivers_verify() -> None:
     headers = {"webhook-id": "msg_p_1", "webhook-timestamp": str(now)}
     signed = {**headers, "webhook-signature": sign([SigningKey.from_text(key)], "msg_p_1", now, body)}
     verify = scope["verify"]
-    assert [True, False, False, False] == [
+    another = f"v1,{'A' * 43}= {signed['webhook-signature']}"
+    assert [True, True, False, False, False, False] == [
         verify(key, signed, body, now=now),
+        verify(key, signed | {"webhook-signature": another}, body, now=now),
         verify(key, signed, body + b" ", now=now),
         verify(key, signed, body, now=now + 301),
+        verify(key, signed, body, now=now - 301),
         verify("whsec_" + "b3RoZXIh" * 4, signed, body, now=now),
     ]
     pair, other = make_key("v1a"), make_key("v1a")
@@ -284,6 +287,16 @@ def test_receivers_verify() -> None:
         scope["verify_asymmetric"](shown(pair), signed, body + b" "),
         scope["verify_asymmetric"](shown(other), signed, body),
     ]
+    malformed = [
+        *({name: value for name, value in signed.items() if name != left_out} for left_out in signed),
+        *(signed | {"webhook-timestamp": timestamp} for timestamp in ("", "yesterday", "9" * 400, "9" * 5000)),
+        *(
+            signed | {"webhook-signature": signature}
+            for signature in ("", "nonsense", "v1", "v1,é", "v1a", "v1a,é", "v1a,AAAA")
+        ),
+    ]
+    assert {False} == {verify(key, headers, body, now=now) for headers in malformed}
+    assert {False} == {scope["verify_asymmetric"](shown(pair), headers, body) for headers in malformed}
 
 
 def documents() -> list[Path]:

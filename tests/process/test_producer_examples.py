@@ -23,9 +23,10 @@ import httpx
 import psycopg
 import pytest
 from fleet import ROOT, Receiver, Worker, until
+from node import node_lacks, skip_without_node
 from standardwebhooks import Webhook
 from test_docs import free_port, psql_directory
-from test_receiver_examples import answers, process
+from test_receiver_examples import Program
 
 from worker.endpoints import EndpointRefusedError
 from worker.store.database import Database
@@ -207,9 +208,8 @@ async def django(shop: Shop, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]
     for needed in ("django", "uvicorn"):
         pytest.importorskip(needed, reason="the extra examples is not installed")
     port, log = free_port(), tmp_path / "log"
-    serve = ["-m", "uvicorn", f"{DJANGO.stem}:application", "--port", port, "--lifespan", "off"]
-    with process(serve, DJANGO.parent, log, **django_environment(shop)):
-        await until(lambda: answers(int(port)))
+    serve = [sys.executable, "-m", "uvicorn", f"{DJANGO.stem}:application", "--port", port, "--lifespan", "off"]
+    with Program(serve, DJANGO.parent, log, django_environment(shop), int(port)).running():
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as browser:
             yield browser
     assert "Traceback" not in log.read_text()
@@ -329,16 +329,47 @@ await pool.end();
 
 async def test_node(shop: Shop) -> None:
     """The same with node-postgres; and an order that is shipped twice, and told of once."""
-    directory = EXAMPLES / "node"
-    if not shutil.which("node") or not (directory / "node_modules/pg").exists():
-        pytest.skip(f"there is no node, or no `npm install` was done in {directory.relative_to(ROOT)}")
-    node = ["node", "--input-type=module", "--eval", NODE]
-    said = _said(node, {"DATABASE_URL": shop.dsn}, directory)
+    said = _node(NODE, shop)
     order = await shop.order()
     assert f"{order} {SOLD_OUT}" == said
     shipped = json.loads(await shop.database.value("select to_json(shipped_at)::text from orders"))
     created = {"order": order, "customer": "acme", "item": "ticket"}
     await shop.tells(1, ("order.created", created), ("order.shipped", {"order": order, "shipped_at": shipped}))
+
+
+NODE_LOSES_ITS_CONNECTION = """
+import pg from "pg";
+import { placeOrder } from "./orders.js";
+
+const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL });
+const other = new pg.Client({ connectionString: process.env.DATABASE_URL });
+await other.connect();
+await other.query("BEGIN");
+await other.query("LOCK TABLE items"); // the order waits for this, with its event
+const failed = placeOrder(pool, "acme", "ticket").catch((error) => error.code);
+const cut = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+  WHERE datname = current_database() AND wait_event_type = 'Lock'`;
+while ((await other.query(cut)).rowCount === 0);
+await other.query("ROLLBACK");
+await other.end();
+console.log(await failed, await placeOrder(pool, "acme", "ticket"));
+await pool.end();
+"""
+
+
+async def test_node_survives_a_lost_connection(shop: Shop) -> None:
+    """Its order fails, with its event; the next one does not."""
+    code, order = _node(NODE_LOSES_ITS_CONNECTION, shop).split()
+    assert "57P01" == code
+    await shop.tells(1, ("order.created", {"order": int(order), "customer": "acme", "item": "ticket"}))
+
+
+def _node(script: str, shop: Shop) -> str:
+    """Run a script beside orders.js, and return what it printed."""
+    directory = EXAMPLES / "node"
+    if reason := node_lacks(directory):
+        skip_without_node(reason)
+    return _said(["node", "--input-type=module", "--eval", script], {"DATABASE_URL": shop.dsn}, directory)
 
 
 GO = """

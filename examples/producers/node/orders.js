@@ -3,6 +3,9 @@
 /** Run `work(client)` in a transaction; whatever it throws rolls back, and is thrown again. */
 async function transaction(pool, work) {
   const client = await pool.connect();
+  // A connection that is lost fails its query. But without a listener, it would end the process.
+  const ignore = () => {};
+  client.on("error", ignore);
   try {
     await client.query("BEGIN");
     const result = await work(client);
@@ -12,6 +15,8 @@ async function transaction(pool, work) {
   } catch (error) {
     client.release(error); // closes the connection, which rolls back, whatever state it is in
     throw error;
+  } finally {
+    client.off("error", ignore);
   }
 }
 

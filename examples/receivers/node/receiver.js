@@ -13,8 +13,11 @@ const BYTES_MAX = 1_000_000;
 const webhook = new Webhook(process.env.WEBHOOK_KEY);
 const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL, max: 5 });
 pool.on("error", (error) => console.error("a connection was lost:", error.message));
+// Of one that is in use its query tells. But without a listener, it would end the process.
+pool.on("connect", (client) => client.on("error", () => {}));
 
 await pool.query(`
+    select pg_advisory_xact_lock(1);  -- two processes may start at once
     create table if not exists inbox (
         webhook_id  text        primary key,
         payload     text        not null,
@@ -22,16 +25,15 @@ await pool.query(`
         retry_at    timestamptz not null default now(),
         done_at     timestamptz
     );
+    create index if not exists inbox_due on inbox (retry_at) where done_at is null;
+    create index if not exists inbox_done on inbox (done_at);
     create table if not exists balance (account text primary key, cents bigint not null);
 `);
 
 async function receive(request) {
   const body = await rawBody(request); // parsed and written again, it would not verify
-  try {
-    webhook.verify(body, request.headers);
-  } catch {
-    return [400, "the signature or the timestamp is wrong"];
-  }
+  if (!body) return [413, "the body is too long"];
+  if (!isSigned(body, request.headers)) return [400, "the signature or the timestamp is wrong"];
   // The same id again changes nothing, and is answered as the first was.
   await pool.query("insert into inbox (webhook_id, payload) values ($1, $2) on conflict do nothing", [
     request.headers["webhook-id"],
@@ -45,17 +47,30 @@ async function rawBody(request) {
   let bytes = 0;
   for await (const part of request) {
     bytes += part.length;
-    if (bytes > BYTES_MAX) throw new Error("the body is too long");
-    parts.push(part);
+    if (bytes <= BYTES_MAX) parts.push(part); // the rest is read, so that the answer arrives, and not kept
   }
-  return Buffer.concat(parts);
+  return bytes <= BYTES_MAX ? Buffer.concat(parts) : null;
+}
+
+function isSigned(body, headers) {
+  try {
+    webhook.verify(body, headers);
+  } catch (error) {
+    return error instanceof SyntaxError; // it is signed, and something else than JSON
+  }
+  return true;
 }
 
 // Works off the inbox, for ever. Any number of processes may do so at once.
 async function work() {
   for (;;) {
-    const busy = await workOnce().catch((error) => console.error("the inbox waits:", error.message));
-    if (!busy) await sleep(500);
+    try {
+      while (await workOnce());
+      await pool.query("delete from inbox where done_at < now() - interval '30 days'");
+    } catch (error) {
+      console.error("the inbox waits:", error.message); // the database is away: what is stored waits
+    }
+    await sleep(500);
   }
 }
 

@@ -11,6 +11,12 @@ class Event(models.Model):
     retry_at = models.DateTimeField(default=now)
     done_at = models.DateTimeField(null=True)
 
+    class Meta:
+        indexes = [
+            models.Index(fields=["retry_at"], name="inbox_due", condition=models.Q(done_at__isnull=True)),
+            models.Index(fields=["done_at"], name="inbox_done"),
+        ]
+
 
 class Balance(models.Model):
     """What this receiver is for."""

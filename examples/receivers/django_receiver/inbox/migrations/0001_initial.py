@@ -14,6 +14,12 @@ class Migration(migrations.Migration):
                 ("retry_at", models.DateTimeField(default=django.utils.timezone.now)),
                 ("done_at", models.DateTimeField(null=True)),
             ],
+            options={
+                "indexes": [
+                    models.Index(fields=["retry_at"], name="inbox_due", condition=models.Q(done_at__isnull=True)),
+                    models.Index(fields=["done_at"], name="inbox_done"),
+                ],
+            },
         ),
         migrations.CreateModel(
             "Balance",

@@ -4,7 +4,7 @@ import time
 from datetime import timedelta
 
 from django.core.management.base import BaseCommand
-from django.db import transaction
+from django.db import Error, connection, transaction
 from django.db.models import F
 from django.utils.timezone import now
 
@@ -12,12 +12,18 @@ from inbox.models import Balance, Event
 
 
 class Command(BaseCommand):
-    help = "Work off the inbox, for ever."
+    help = "Work off the inbox, for ever. Any number of processes may do so at once."
 
     def handle(self, **_options: object) -> None:
         while True:
-            if not work_once():
-                time.sleep(0.5)
+            try:
+                while work_once():
+                    pass
+                Event.objects.filter(done_at__lt=now() - timedelta(days=30)).delete()
+            except Error:  # the database is away: what is stored waits
+                logging.exception("the inbox waits")
+                connection.close()  # the next query opens another
+            time.sleep(0.5)
 
 
 @transaction.atomic
