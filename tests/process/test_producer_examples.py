@@ -349,7 +349,7 @@ await other.query("LOCK TABLE items"); // the order waits for this, with its eve
 const failed = placeOrder(pool, "acme", "ticket").catch((error) => error.code);
 const cut = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
   WHERE datname = current_database() AND wait_event_type = 'Lock'`;
-while ((await other.query(cut)).rowCount === 0);
+while ((await pool.query(cut)).rowCount === 0); // not in the other's transaction, which would see the same each time
 await other.query("ROLLBACK");
 await other.end();
 console.log(await failed, await placeOrder(pool, "acme", "ticket"));
