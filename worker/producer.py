@@ -9,30 +9,11 @@ Nothing here talks to a database, so there is no transaction but the caller's. A
 driver: an application that does not want the worker's dependencies may copy this file.
 """
 
+import json
 from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
-
-try:
-    import orjson
-except ImportError:
-    import json
-
-    def _dumps(value: Any) -> str:
-        def written(value: object) -> str:
-            if isinstance(value, date):
-                return value.isoformat()
-            if isinstance(value, UUID):
-                return str(value)
-            raise TypeError(f"Type is not JSON serializable: {type(value).__name__}")
-
-        return json.dumps(value, default=written, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-else:
-
-    def _dumps(value: Any) -> str:
-        return orjson.dumps(value).decode()
-
 
 # Drivers guess the types of parameters differently, and one of three functions is meant: so each parameter is text, and cast.
 _ENQUEUE: LiteralString = (
@@ -76,12 +57,12 @@ def enqueue(
 ) -> Statement:
     """Return the call that queues one event, and gives one row with its id.
 
-    `payload` is sent as it is if it is a `str`. Anything else is written as JSON in UTF-8, by orjson where it is installed:
-    dicts with `str` keys, lists, texts, numbers, booleans and None, and as texts dates, datetimes and UUIDs.
+    `payload` is sent as it is if it is a `str`. Anything else is written as JSON in UTF-8: dicts with `str` keys, lists,
+    tuples, texts, numbers, booleans and None, and as texts dates, datetimes and UUIDs.
 
     Raises:
-        TypeError: the payload cannot be written as JSON.
-        ValueError: `deliver_at` has no time zone.
+        TypeError: there is something else in the payload.
+        ValueError: it has NaN, an infinity, itself, or half of a surrogate pair in it; or `deliver_at` has no time zone.
     """
     parameters = {
         "event_type": event_type,
@@ -111,7 +92,36 @@ def enqueue_many(events: Iterable[Event], *, tenant: str = "", deliver_at: datet
 
 
 def _text(payload: Any) -> str:
-    return payload if isinstance(payload, str) else _dumps(payload)
+    text: str = payload
+    if not isinstance(payload, str):
+        text = _JSON.encode(payload)
+        _check_keys([payload])
+    if not text.isascii():
+        text.encode()  # it names the half of a surrogate pair, which no driver can send
+    return text
+
+
+def _scalar(value: object) -> str:
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+_JSON = json.JSONEncoder(default=_scalar, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _check_keys(values: Iterable[Any]) -> None:
+    """Raise unless all keys in these values are texts: `json` would make "1" of 1, beside a "1" that is there already."""
+    for value in values:
+        if isinstance(value, dict):
+            for key in value:
+                if not isinstance(key, str):
+                    raise TypeError(f"keys of a payload must be str, not {type(key).__name__}: {key!r}")
+            _check_keys(value.values())
+        elif isinstance(value, (list, tuple)):
+            _check_keys(value)
 
 
 def _moment(deliver_at: datetime | None) -> str | None:

@@ -292,30 +292,45 @@ limit $7::int
 -- Attempts that were recorded since the call before: cursor, endpoint, tenant, outcome, only failed, rows. See functions/560_tail.sql.
 select webhook.tail_attempts($1::text, $2::bigint, $3::text, $4::text, $5::boolean, $6::int)
 
--- name: events_newest
--- The newest event, 0 if there is none, and what webhook-ids of this database begin with.
-select coalesce((select max(id) from webhook.event), 0) as newest, m.message_id_prefix from webhook.meta as m
+-- name: events_before
+-- The id of the event that has so many after it, counting itself; 0 if there are fewer.
+select coalesce((select v.id from webhook.event as v order by v.id desc offset $1::int - 1 limit 1), 0)
 
 -- name: events_tail
--- Events after an id, the oldest first, at most so many, and those of some ids that were not there before: newest, the ids with commas,
--- tenant or null, patterns as a JSON array, rows. A JSON array; of an event that is not wanted, its id alone. Reads only.
+-- Events in ranges of ids, the oldest first: ranges as a JSON array of [first, last], in order, tenant or null, patterns as a JSON array,
+-- rows, bytes of payloads (at most one payload more). A JSON object of "events" (of one that is not wanted, its id alone), "through" (the
+-- id up to which all were read; null: there is no more), "xmin" and "xmax" of the snapshot, and "message_id_prefix". Reads only.
 with found as (
-    (select v.* from webhook.event as v where v.id > $1::bigint order by v.id limit $5::int)
-    union all
-    select v.* from webhook.event as v where v.id = any (string_to_array($2::text, ',')::bigint[])
+    select v.* from json_array_elements($1::text::json) as r (ids)
+    cross join lateral (
+        select e.* from webhook.event as e
+        where e.id between (r.ids ->> 0)::bigint and (r.ids ->> 1)::bigint order by e.id limit $4::int + 1
+    ) as v
+    where json_array_length(r.ids) = 2  -- as it is: but now few ranges are expected, and no plan is so dear that Postgres compiles it
+    order by v.id limit $4::int + 1
 ), judged as (
-    select f.*, ($3::text is null or f.tenant = $3) and exists (  -- as for endpoints: `*` means no operational events
-        select from json_array_elements_text($4::text::json) as p (pattern)
+    select f.*, ($2::text is null or f.tenant = $2) and exists (  -- as for endpoints: `*` means no operational events
+        select from json_array_elements_text($3::text::json) as p (pattern)
         where case when p.pattern = '*' then not f.operational
                    when p.pattern like '%.*' then starts_with(f.event_type, left(p.pattern, -1))
                    else f.event_type = p.pattern end
     ) as wanted
     from found as f
+), counted as (
+    select j.*, row_number() over before <= $4::int
+           and coalesce(sum(octet_length(j.payload)) filter (where j.wanted) over before, 0) < $5::int as fits
+    from judged as j
+    window before as (order by j.id rows between unbounded preceding and 1 preceding)
 )
-select coalesce(json_agg(case when j.wanted
-    then json_build_array(j.id, j.event_type, j.tenant, j.content_type, j.payload, j.trace)
-    else json_build_array(j.id) end order by j.id), '[]')::text
-from judged as j
+select json_build_object(
+    'events', coalesce(json_agg(case when c.wanted
+        then json_build_array(c.id, c.created_at, c.event_type, c.tenant, c.content_type, c.payload, c.trace)
+        else json_build_array(c.id) end order by c.id) filter (where c.fits), '[]'),
+    'through', case when not bool_and(c.fits) then max(c.id) filter (where c.fits) end,
+    'xmin', pg_snapshot_xmin(pg_current_snapshot())::text::bigint, 'xmax', pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
+    'message_id_prefix', (select m.message_id_prefix from webhook.meta as m)
+)::text
+from counted as c
 
 -- name: stats
 -- What an operator looks at first, without counting a big table: each number is exact up to a bound of rows ($1), and

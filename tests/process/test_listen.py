@@ -8,13 +8,16 @@ from contextlib import contextmanager
 import pytest
 from command import Running, running
 from fleet import Receiver, Worker, until
+from servers import needs_postgres, postgres_server
 from standardwebhooks import Webhook
 from test_docs import free_port
 
 from worker.store.database import Database, connect
+from worker.store.migrate import migrate_up
 
 ENQUEUE = "select webhook.enqueue($1::text, $2::text)"
 KEY = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+OTHERS = "pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -126,6 +129,72 @@ async def test_a_receiver_that_is_down_is_a_line(dsn: str, database: Database) -
     assert re.fullmatch(r"\d\d:\d\d:\d\d  first  msg_\w+_\d+  connect  \d+ ms  no connection to .+\n", first)
     assert re.fullmatch(r"\d\d:\d\d:\d\d  second  msg_\w+_\d+  204  \d+ ms\n", second)
     assert 1 == len(receiver.arrivals)
+
+
+@pytest.mark.sql
+async def test_it_outlives_what_the_database_refuses_for_now(dsn: str, database: Database) -> None:
+    """Its query is cancelled, its session ended, its schema dropped and made anew: it says so, and goes on with what comes."""
+    other = connect(dsn)
+    async with Receiver().listening() as receiver:
+        with listening(dsn, receiver.url()) as listener:
+            await until(lambda: listener.heard("passing events"))
+            async with other.transaction():
+                await other.script(["lock table webhook.event"])
+                await until(lambda: database.value(f"select pg_cancel_backend(pid) from {OTHERS} and wait_event_type = 'Lock'"))
+                await until(lambda: listener.heard("the database refused, and is tried again: canceling statement"))
+            await until(lambda: said(listener, "the database is back") == 1)
+            await database.value(ENQUEUE, "first", "{}")
+            await until(lambda: len(listener.lines) == 1)
+            assert await database.value(f"select bool_and(pg_terminate_backend(pid)) from {OTHERS}")
+            await database.value(ENQUEUE, "second", "{}")
+            await until(lambda: len(listener.lines) == 2)
+            await database.script(["drop schema webhook cascade"])
+            await until(lambda: listener.heard("webhook.event"))
+            await migrate_up(database)
+            await until(lambda: listener.heard("made anew"))
+            await database.value(ENQUEUE, "third", "{}")
+            await until(lambda: len(listener.lines) == 3)
+    assert ["first", "second", "third"] == [json.loads(line)["event_type"] for line in listener.lines]
+    await other.close()
+
+
+@pytest.mark.sql
+@needs_postgres
+async def test_it_outlives_an_outage() -> None:
+    """The server is restarted under it: what was committed while it could not look comes, too."""
+    async with Receiver().listening() as receiver:
+        with postgres_server() as server, listening(server.dsn, receiver.url()) as listener:
+            await until(lambda: listener.heard("passing events"))
+            server.stop()
+            await until(lambda: listener.heard("the database is out of reach"))
+            server.start()
+            database = connect(server.dsn)
+            await database.value(ENQUEUE, "first", "{}")
+            await until(lambda: len(listener.lines) == 1)
+            await database.close()
+    assert 1 == said(listener, "the database is back")
+    assert 1 == len(receiver.arrivals)
+
+
+@pytest.mark.sql
+async def test_it_says_that_it_falls_behind(dsn: str, database: Database) -> None:
+    """How many events wait, while a receiver is slow; and each line shows when its event was made."""
+    async with Receiver(pause=1.0).listening() as receiver:
+        with listening(dsn, receiver.url()) as listener:
+            await until(lambda: listener.heard("passing events"))
+            async with database.transaction():
+                for _ in range(20):
+                    await database.value(ENQUEUE, "e", "{}")
+            await until(lambda: listener.heard("events that wait to be passed on: "))
+        (waiting, *_) = (int(line.rsplit(" ", 1)[1]) for line in listener.said if "wait" in line)
+    assert 20 - len(receiver.arrivals) <= waiting < 20
+    sent = [json.loads(line) for line in listener.lines]
+    assert 1 == len({record["created_at"] for record in sent})
+    assert len(sent) == len({record["at"] for record in sent}) > 1
+
+
+def said(listener: Running, text: str) -> int:
+    return sum(text in line for line in listener.said)
 
 
 def verifies(key: str, body: bytes, headers: dict[str, str]) -> bool:

@@ -172,7 +172,8 @@ class Receiver:
 
 
 def signed(webhook_id: str, body: bytes, key: Any = KEY, age_seconds: int = 0) -> dict[str, str]:
-    return dict(message_headers([key], webhook_id, int(time.time()) - age_seconds, body))
+    headers = message_headers("application/json", [key], webhook_id, int(time.time()) - age_seconds, body)
+    return {name: value for name, value in headers if name.startswith("webhook-")}
 
 
 def pay(account: str, **more: object) -> bytes:

@@ -1,17 +1,18 @@
 """worker.producer: what it writes into a call, alone and on either runtime."""
 
-import importlib.util
 import json
+import math
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime
-from types import ModuleType
 from typing import Any
 from uuid import UUID
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from worker import producer
 from worker.producer import Event, Statement, enqueue, enqueue_many
@@ -28,32 +29,74 @@ PAYLOADS: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.fixture
-def without_orjson(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module as it is where orjson is not installed."""
-    monkeypatch.setitem(sys.modules, "orjson", None)
-    spec = importlib.util.spec_from_file_location("producer_without_orjson", producer.__file__)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+JSON = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
+
+
+def payload_of(payload: Any) -> str:
+    """Return what one event and many have as their payload."""
+    text: str = enqueue("order.created", payload).parameters["payload"]
+    assert [text] == enqueue_many([Event("order.created", payload)]).parameters["payloads"]
+    return text
 
 
 @pytest.mark.parametrize(("payload", "text"), PAYLOADS)
-def test_payload(payload: Any, text: str, without_orjson: ModuleType) -> None:
-    """A text is sent as it is, everything else as JSON; with orjson and without, to the byte."""
-    for module in (producer, without_orjson):
-        assert text == module.enqueue("order.created", payload).parameters["payload"]
-        assert [text] == module.enqueue_many([Event("order.created", payload)]).parameters["payloads"]
+def test_payload(payload: Any, text: str) -> None:
+    """A text is sent as it is, everything else as JSON."""
+    assert text == payload_of(payload)
 
 
-@pytest.mark.parametrize("payload", [object(), {"cents": {1, 2}}])
-def test_what_is_not_json(payload: Any, without_orjson: ModuleType) -> None:
-    """An error names it, before anything was sent."""
-    for module in (producer, without_orjson):
-        with pytest.raises(TypeError, match="not JSON serializable"):
-            module.enqueue("order.created", payload)
+@given(JSON)
+def test_what_is_json_comes_back(value: Any) -> None:
+    """Whatever it is, however large its numbers are: nothing is lost and nothing becomes something else."""
+    text = payload_of([value])
+    assert [value] == json.loads(text)
+    assert repr([value]) == repr(json.loads(text)), "1 is not 1.0 and not True"
+
+
+WRONG = [
+    (object(), TypeError, "not JSON serializable"),
+    ({1, 2}, TypeError, "not JSON serializable"),
+    (math.nan, ValueError, "not JSON compliant"),
+    (-math.inf, ValueError, "not JSON compliant"),
+    ({1: "a", "1": "b"}, TypeError, "keys of a payload must be str, not int: 1"),
+    ({None: 1}, TypeError, "keys of a payload must be str, not NoneType"),
+    ({SUMMER: 1}, TypeError, "keys must be"),
+    ("\ud83d", ValueError, "surrogates not allowed"),
+    ({"\udc00": 1}, ValueError, "surrogates not allowed"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "error", "message"), WRONG)
+@settings(max_examples=20)
+@given(data=st.data())
+def test_what_is_not_json(wrong: Any, error: type[Exception], message: str, data: st.DataObject) -> None:
+    """It is refused, wherever in a payload it is, before anything was sent."""
+    with pytest.raises(error, match=message):
+        payload_of(inside(wrong, data))
+
+
+def inside(wrong: Any, data: st.DataObject) -> Any:
+    """Return a payload that has this in it, as deep as `data` wants it."""
+    payload: Any = [wrong]
+    for kind in data.draw(st.lists(st.sampled_from(["list", "dict", "tuple"]), max_size=5)):
+        beside = data.draw(JSON)
+        payload = {"dict": {"a": beside, "b": payload}, "list": [beside, payload], "tuple": (payload, beside)}[kind]
+    return payload
+
+
+def test_a_payload_within_itself() -> None:
+    payload: dict[str, Any] = {}
+    payload["self"] = payload
+    with pytest.raises(ValueError, match="Circular reference"):
+        enqueue("order.created", payload)
+
+
+@pytest.mark.parametrize("text", ["\ud83d", "Zoë \udc00"])
+def test_a_text_that_no_driver_can_send(text: str) -> None:
+    """It is sent as it is, if it can be."""
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        enqueue("order.created", text)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import anyio
 import typer
 
-from worker import __version__
 from worker.cli.options import DatabaseUrl, Guards, Id, OutputFormat, Reason
 from worker.cli.output import Format, Record, cell, emit_one, safe, say
 from worker.cli.session import FailedError, actor, with_database
+from worker.core.classify import outcome_of
 from worker.core.escape import escape
 from worker.core.message import message_headers, message_id
-from worker.core.model import Endpoint, Exchange, Request
+from worker.core.model import Endpoint, Request
 from worker.http.dial import Dialer
 from worker.http.head import headers
 from worker.http.pool import Pool
@@ -80,11 +80,7 @@ def _ping(endpoint: Endpoint, begun: Mapping[str, Any]) -> _Ping:
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun["now"]))
     body = dumps({"type": EVENT_TYPE, "timestamp": moment, "data": {"endpoint_id": endpoint.id}}).encode()
     identity = message_id(begun["message_id_prefix"], begun["event_id"])
-    signed = (
-        ("content-type", "application/json"),
-        ("user-agent", f"webhook-worker/{__version__}"),
-        *message_headers(endpoint.keys, identity, int(begun["now"]), body),
-    )
+    signed = message_headers("application/json", endpoint.keys, identity, int(begun["now"]), body)
     request = Request(endpoint.url, (*signed, *endpoint.headers), body, endpoint.timeout_seconds, endpoint.transport)
     return _Ping(request, signed, tuple(name for name, _ in endpoint.headers))
 
@@ -127,13 +123,6 @@ async def _exchange(settings: Settings, endpoint: Endpoint, ping: _Ping) -> Reco
 
 async def at_once(_: bool) -> None:
     """Nothing is waited for before the first byte: no lease, no planned moment."""
-
-
-def outcome_of(exchange: Exchange) -> str:
-    """Return what an attempt with this exchange would be recorded as."""
-    if exchange.status is None:
-        return exchange.outcome
-    return "ok" if 200 <= exchange.status < 300 else "http_status"
 
 
 def _print(record: Record) -> None:

@@ -1,5 +1,6 @@
 """Commands that go on until somebody ends them: they ask again and again, and outlive the database's absence."""
 
+import os
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
@@ -7,9 +8,14 @@ from typing import TypeVar
 
 import anyio
 
-from worker.store.database import Database, DatabaseUnavailableError, connect
+from worker.cli.session import NOT_MIGRATED
+from worker.settings import ExitCode
+from worker.store.database import Database, DatabaseError, DatabaseUnavailableError, connect
 
 RETRY_SECONDS = 1.0
+
+_PASSES = ("40001", "40P01", "55P03", "57014", *NOT_MIGRATED)
+"""SQLSTATEs of what passes: a conflict, a limit on waiting or on time, a database that is just being made anew."""
 
 Result = TypeVar("Result")
 
@@ -17,7 +23,7 @@ Result = TypeVar("Result")
 async def ask_again(
     dsn: str, ask: Callable[[Database], Awaitable[Result]], every_seconds: float, away: Callable[[str], None]
 ) -> AsyncGenerator[Result, None]:
-    """Yield what `ask` returns, again and again. While the database is out of reach, say so once by `away`, and go on trying.
+    """Yield what `ask` returns, again and again. While the database does not answer, say so once by `away`, and go on trying.
 
     The first call may raise: a wrong address is no outage.
     """
@@ -27,11 +33,12 @@ async def ask_again(
         while True:
             try:
                 result = await ask(database)
-            except DatabaseUnavailableError as error:
-                if not reached:
+            except (DatabaseUnavailableError, DatabaseError) as error:
+                if not reached or (isinstance(error, DatabaseError) and error.sqlstate not in _PASSES):
                     raise
                 if not is_away:
-                    away(f"the database is out of reach, and is tried again: {error}")
+                    what = "refused" if isinstance(error, DatabaseError) else "is out of reach"
+                    away(f"the database {what}, and is tried again: {error}")
                 is_away = True
                 await anyio.sleep(RETRY_SECONDS)
                 continue
@@ -51,6 +58,9 @@ def run_until_interrupted(work: Callable[[], Awaitable[Result]]) -> Result | Non
     By a cancel scope, which goes on cancelling until it is obeyed: what asyncio makes of Ctrl-C is one cancellation, and a call
     that is just coming back may lose it.
     """
+    # Until somebody watches. At once, since an exception may be swallowed by whatever the signal interrupts.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: os._exit(ExitCode.OK))
 
     async def watched() -> Result | None:
         result = None

@@ -21,7 +21,7 @@ COMMAND_SECONDS_MAX = 600.0
 
 _SPEAKER = re.compile(r"webhook(\.\w+)?: ")
 _NO_DATA_FOUND = "P0002"
-_NOT_MIGRATED = ("3F000", "42P01", "42883", "42703")
+NOT_MIGRATED = ("3F000", "42P01", "42883", "42703")
 """SQLSTATEs of a schema, table, function or column that does not exist."""
 
 
@@ -121,7 +121,7 @@ def told(error: DatabaseError) -> list[str]:
 
 def _refused(error: DatabaseError) -> int:
     message, *advice = told(error)
-    if error.sqlstate in _NOT_MIGRATED:
+    if error.sqlstate in NOT_MIGRATED:
         return _failed(f"{message}: run `webhook-worker migrate up`", ExitCode.CONFIGURATION)
     code = _failed(message, ExitCode.NOTHING_MATCHED if error.sqlstate == _NO_DATA_FOUND else ExitCode.FAILED)
     for line in advice:

@@ -12,6 +12,13 @@ _GONE = 410
 _DELIVERED = Decision("delivered", "ok")
 
 
+def outcome_of(exchange: Exchange) -> str:
+    """Return what an attempt with this exchange is recorded as: ok, http_status, or why there was no response."""
+    if exchange.status is None:
+        return exchange.outcome
+    return "ok" if 200 <= exchange.status < 300 else "http_status"
+
+
 def decide(delivery: Delivery, exchange: Exchange, now: float, chance: float) -> Decision:
     """Judge one attempt.
 
@@ -19,10 +26,9 @@ def decide(delivery: Delivery, exchange: Exchange, now: float, chance: float) ->
     A complete 2xx head decides, however the body ended. 410 disables the endpoint, and this delivery is held with the
     others. 429 and 503 make the endpoint wait, for as long as it says, at most 24 h, and never less.
     """
-    status = exchange.status
-    if status is not None and 200 <= status < 300:
+    status, outcome = exchange.status, outcome_of(exchange)
+    if outcome == "ok":
         return _DELIVERED
-    outcome = "http_status" if status is not None else exchange.outcome
     if status == _GONE:
         return Decision("retry", outcome, disable_reason="the receiver answered 410 Gone")
     hint = parse_retry_after(exchange.retry_after, now) if status in _OVERLOADED else None

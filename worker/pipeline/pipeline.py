@@ -55,7 +55,6 @@ class Pipeline:
         limits: Limits,
         message_id_prefix: str,
         *,
-        user_agent: str = "webhook-worker",
         once: bool = False,
         tally: Tally | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -72,7 +71,7 @@ class Pipeline:
         self.claimed = anyio.Event()
         """Set when the first claim has come back, with or without deliveries."""
         self._store, self._sender, self._limits = store, sender, limits
-        self._message_id_prefix, self._user_agent = message_id_prefix, user_agent
+        self._message_id_prefix = message_id_prefix
         self._once, self._clock, self._chance = once, clock, chance
         self._tally = tally
         self._database_clock = DatabaseClock() if tally is None else tally.clock
@@ -303,6 +302,7 @@ class Pipeline:
     def _request(self, delivery: Delivery, payload: bytes) -> Request:
         endpoint = delivery.endpoint
         headers = message_headers(
+            delivery.content_type,
             endpoint.keys,
             message_id(self._message_id_prefix, delivery.event_id),
             int(self._database_clock.unix(self._clock())),
@@ -310,12 +310,7 @@ class Pipeline:
         )
         return Request(
             endpoint.url,
-            (
-                ("content-type", delivery.content_type),
-                ("user-agent", self._user_agent),
-                *headers,
-                *(_traced(delivery) if delivery.trace else endpoint.headers),
-            ),
+            (*headers, *(_traced(delivery) if delivery.trace else endpoint.headers)),
             payload,
             endpoint.timeout_seconds,
             endpoint.transport,

@@ -14,7 +14,6 @@ from typing import Any
 
 import anyio
 
-from worker import __version__
 from worker.core.retention import Retention
 from worker.http.pool import IDLE_MAX
 from worker.http.resolver import Resolver
@@ -82,7 +81,6 @@ async def serve(options: ServeOptions) -> bool:
         sender,
         options.limits,
         schema.message_id_prefix,
-        user_agent=f"webhook-worker/{__version__}",
         once=options.once,
         tally=tally,
     )

@@ -167,6 +167,8 @@ def _naming(node: ast.AST) -> Iterator[ast.AST]:
             targets=[ast.Name(id="outcome" | "reason" | "step" | "_REASONS") | ast.Attribute(attr="outcome")], value=value
         ):
             yield value
+        case ast.FunctionDef(name="outcome_of"):
+            yield from (inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return) and inner.value)
         case ast.For(target=ast.Tuple(elts=[_, ast.Name(id="reason")]), iter=cases):
             yield cases
 
