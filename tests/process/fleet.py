@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -137,6 +138,19 @@ class Worker:
             self.kill()
         elif self.process.stderr:
             self.process.stderr.close()
+
+
+_given_ports: set[int] = set()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on, another one each time: the system may name one that it has just named."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = int(listener.getsockname()[1])
+        if port not in _given_ports:
+            _given_ports.add(port)
+            return port
 
 
 async def until(condition: Callable[[], object], seconds: float = 30, every: float = 0.05) -> None:

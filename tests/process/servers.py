@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import EMPTY, administer, run_aside, with_database
+from fleet import free_port
 
 from worker.store.database import connect
 from worker.store.migrate import migrate_up
@@ -129,9 +130,7 @@ def postgres_server(**settings: str) -> Iterator[PostgresServer]:
 def pgbouncer(server: PostgresServer, settings: Mapping[str, object]) -> Iterator[str]:
     """Run PgBouncer in transaction mode before a server, and yield its DSN."""
     with owned_directory() as directory:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         every = {
             "listen_addr": "127.0.0.1", "listen_port": port, "unix_socket_dir": "", "auth_type": "any",
             "pool_mode": "transaction", "logfile": directory / "log", **settings,

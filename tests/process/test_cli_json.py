@@ -11,9 +11,8 @@ from typing import Any
 import anyio
 import pytest
 from command import running
-from fleet import ROOT, until
+from fleet import ROOT, free_port, until
 from test_commands import every
-from test_docs import free_port
 from test_tail import tailing
 
 from worker.cli.app import main

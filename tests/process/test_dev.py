@@ -17,9 +17,8 @@ import anyio
 import httpx
 import pytest
 from command import Running, running
-from fleet import Receiver, until
+from fleet import Receiver, free_port, until
 from standardwebhooks import Webhook
-from test_docs import free_port
 
 from worker.store.database import Database, connect
 
@@ -31,7 +30,7 @@ ELSEWHERE = {
 
 
 @contextmanager
-def developing(dsn: str, *options: object, port: str | None = None) -> Iterator[Running]:
+def developing(dsn: str, *options: object, port: int | None = None) -> Iterator[Running]:
     command = ["dev", "--port", port or free_port(), "--format", "jsonl", *options]
     with running(command, DATABASE_URL=dsn) as dev:
         yield dev
@@ -269,7 +268,7 @@ async def test_sigterm_ends_it_before_it_delivers() -> None:
 @pytest.mark.sql
 async def test_a_port_that_is_taken_is_said(dsn: str) -> None:
     async with Receiver().listening() as receiver:
-        with developing(dsn, port=str(receiver.port)) as dev:
+        with developing(dsn, port=receiver.port) as dev:
             assert 1 == dev.process.wait(30)
     assert dev.heard("give another --port")
 

@@ -16,13 +16,12 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import textwrap
 import tomllib
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +30,7 @@ import anyio
 import pytest
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
-from fleet import ROOT, until
+from fleet import ROOT, free_port, until
 
 TEXTS = ("README.md", "docs/tutorial.md")
 PORT = "9000"
@@ -130,12 +129,6 @@ def psql_directory() -> str:
     pytest.skip("there is no psql")
 
 
-def free_port() -> str:
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
-
-
 @pytest.fixture
 def newcomer(tmp_path: Path) -> dict[str, str]:
     """Return the environment of somebody who has run `make install` in this directory, and set nothing yet."""
@@ -148,7 +141,7 @@ def newcomer(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.parametrize("name", TEXTS)
 async def test_commands(name: str, tmp_path: Path, newcomer: dict[str, str], request: pytest.FixtureRequest) -> None:
     """Every command of the text works, in order, and prints what the text says."""
-    port = free_port()
+    port = str(free_port())
     text = (ROOT / name).read_text().replace(PORT, port)
     ran = 0
     async with AsyncExitStack() as staying_commands, terminal(tmp_path, newcomer) as shell:

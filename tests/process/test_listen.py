@@ -7,10 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 from command import Running, running
-from fleet import Receiver, Worker, until
+from fleet import Receiver, Worker, free_port, until
 from servers import needs_postgres, postgres_server
 from standardwebhooks import Webhook
-from test_docs import free_port
 
 from worker.store.database import Database, connect
 from worker.store.migrate import migrate_up

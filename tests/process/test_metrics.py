@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from fleet import ROOT, Worker, until
+from fleet import ROOT, Worker, free_port, until
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -34,11 +34,6 @@ needs_prometheus = pytest.mark.skipif(
     not (shutil.which("prometheus") and shutil.which("promtool")),
     reason="prometheus is not installed (apt-get install prometheus)",
 )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def get(port: int, path: str = "/metrics") -> tuple[int, str]:

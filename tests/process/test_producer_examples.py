@@ -22,10 +22,10 @@ import anyio.to_thread
 import httpx
 import psycopg
 import pytest
-from fleet import ROOT, Receiver, Worker, until
+from fleet import ROOT, Receiver, Worker, free_port, until
 from node import node_lacks, skip_without_node
 from standardwebhooks import Webhook
-from test_docs import free_port, psql_directory
+from test_docs import psql_directory
 from test_receiver_examples import Program
 
 from worker.endpoints import EndpointRefusedError
@@ -207,7 +207,7 @@ async def django(shop: Shop, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]
     """A browser on Django's example, which uvicorn serves, with what a new project has against forged requests."""
     for needed in ("django", "uvicorn"):
         pytest.importorskip(needed, reason="the extra examples is not installed")
-    port, log = free_port(), tmp_path / "log"
+    port, log = str(free_port()), tmp_path / "log"
     serve = [sys.executable, "-m", "uvicorn", f"{DJANGO.stem}:application", "--port", port, "--lifespan", "off"]
     with Program(serve, DJANGO.parent, log, django_environment(shop), int(port)).running():
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as browser:

@@ -29,9 +29,8 @@ import psycopg
 import pytest
 from command import running
 from conftest import EMPTY, administer, with_database
-from fleet import ROOT, Worker
+from fleet import ROOT, Worker, free_port
 from node import node_lacks, skip_without_node
-from test_docs import free_port
 
 from worker.core.message import message_headers
 from worker.core.signing import make_key, shown
@@ -479,13 +478,13 @@ def copied(directory: Path) -> Path:
 
 
 def fastapi(there: Path, dsn: str, name: str) -> Program:
-    port = free_port()
+    port = str(free_port())
     command = [sys.executable, "-m", "uvicorn", "fastapi_receiver:app", "--port", port]
     return Program(command, there, there / f"{name}.log", {"DATABASE_URL": dsn}, int(port))
 
 
 def node(there: Path, dsn: str, name: str) -> Program:
-    port = free_port()
+    port = str(free_port())
     return Program(
         ["node", "receiver.js"], there / "node", there / f"{name}.log", {"DATABASE_URL": dsn, "PORT": port}, int(port)
     )
@@ -548,7 +547,7 @@ def two_processes(
     there: Path, environment: Mapping[str, str], command: Sequence[str], serve: Sequence[str]
 ) -> Iterator[tuple[int, Program, Program]]:
     """Run one that answers and one that works; yield the port, the one that works, and another of its kind."""
-    python, port = [sys.executable, *command], free_port()
+    python, port = [sys.executable, *command], str(free_port())
     server = Program([*python, *serve, port], there, there / "server.log", environment, int(port))
     worker, other = (Program([*python, "work"], there, there / f"{name}.log", environment) for name in ("worker", "other"))
     with server.running(), worker.running():

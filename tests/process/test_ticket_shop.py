@@ -1,15 +1,14 @@
 """The shop of `python -m benchmarks ticket-sale`, over HTTP: an order and its event are there together, or not at all."""
 
-import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 
 import anyio
 import httpx
 import pytest
-from fleet import ROOT, until
+from fleet import ROOT, free_port, until
 
 from benchmarks.ticket_sale.tills import make_tables, shop_environment
 from worker.store.database import Database
@@ -21,9 +20,7 @@ pytestmark = [pytest.mark.sql, pytest.mark.skipif(find_spec("django") is None, r
 @asynccontextmanager
 async def shop(dsn: str) -> AsyncIterator[httpx.AsyncClient]:
     """Serve it as its developers would."""
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "django", "runserver", "--noreload", address]
     async with await anyio.open_process(command, cwd=ROOT, env=shop_environment(dsn), stdout=None, stderr=None) as server:
         try:
