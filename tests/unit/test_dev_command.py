@@ -11,7 +11,7 @@ from worker.cli.dev import _named, _pretty
         ("postgresql://user:secret@db.internal:5433/shop?sslmode=require&password=secret", "db.internal:5433/shop"),
         ("postgresql://user:12/secret@db/shop", "db/shop"),
         ("postgresql://user@one,two:5433/shop", "one,two:5433/shop"),
-        ("postgresql://postgres:@/postgres?host=/tmp/data", "/tmp/data/postgres"),
+        ("postgresql://postgres:@/postgres?host=/srv/data", "/srv/data/postgres"),
         ("postgresql://", "its default host/its default name"),
     ],
 )
