@@ -9,6 +9,7 @@ from typing import Any
 from endpoints import EndpointModel, Rate
 from history import (
     Answered,
+    Brought,
     Changed,
     Committed,
     Disturbed,
@@ -18,8 +19,8 @@ from history import (
     Failed,
     Faulty,
     Granted,
+    NotExtended,
     Operated,
-    Reached,
     TakenBack,
     Told,
     Written,
@@ -29,9 +30,11 @@ from violation import BrokenError, Violation, demand
 
 ENDED = ("delivered", "dead")
 
-CUT_OFF_SECONDS = 15.0
-"""A process that reached the database this long after a lease was granted or extended should have extended it again: it tries
-when a third has passed, ten seconds."""
+TRIES_MIN = 2
+"""So often a process tries in vain to extend a lease before it lets it end."""
+
+TRIES_SECONDS = 18.0
+"""So long these take at most: seven and a half each, and a second before each."""
 
 END_SECONDS_MAX = 3.0 + 5.0 + 3.0
 """A process that is asked to stop has time to finish and time to record, and may then be in a call."""
@@ -57,8 +60,8 @@ class Lease:
     lease_until: float
     extended_at: float
     is_probe: bool
-    brought: bool = False
-    """Whether the process knows of it."""
+    brought_at: float = math.inf
+    """Since when the process knows of it."""
     taken_back: bool = False
     """Whether the process knows that it is no longer there."""
     written: int = 0
@@ -100,12 +103,13 @@ class Checker:
         """By claim and delivery."""
         self._telling: dict[tuple[int, int], Told] = {}
         """What the record that is just looked at told of, by claim and delivery."""
-        self._reached_at: dict[str, list[float]] = defaultdict(list)
+        self._not_extended_at: dict[str, list[float]] = defaultdict(list)
         self._failed_at: dict[str, float] = defaultdict(lambda: -math.inf)
         self._disturbed_at: dict[str, float] = defaultdict(lambda: -math.inf)
         self._stepped_at: list[float] = []
         self._locked_until = -math.inf
-        self._ended_well: set[str] = set()
+        self._left_in_hand: dict[str, int] = {}
+        """Of the processes that have ended."""
         self._at = 0.0
         self.counts: dict[str, int] = defaultdict(int)
         """How often what the simulation is for has happened."""
@@ -119,7 +123,8 @@ class Checker:
             Changed: self._changed,
             Disturbed: self._disturbed,
             Failed: self._failed,
-            Reached: self._reached,
+            NotExtended: self._not_extended,
+            Brought: self._brought,
             TakenBack: self._taken_back,
             Operated: self._operated,
             Faulty: self._faulty,
@@ -204,11 +209,12 @@ class Checker:
             if not lease.ended:
                 lease.lease_until, lease.extended_at = entry.lease_until, entry.at
 
-    def _reached(self, entry: Reached) -> None:
-        self._reached_at[entry.process].append(entry.at)
-        if entry.claim:
-            for lease in self._claims[entry.claim].values():
-                lease.brought = True
+    def _not_extended(self, entry: NotExtended) -> None:
+        self._not_extended_at[entry.process].append(entry.at)
+
+    def _brought(self, entry: Brought) -> None:
+        for lease in self._claims[entry.claim].values():
+            lease.brought_at = entry.at
 
     def _taken_back(self, entry: TakenBack) -> None:
         for lease in self._claims[entry.claim].values():
@@ -256,14 +262,14 @@ class Checker:
             demand(entry.by == "retry_forced", "P3", what)
 
     def _lost(self, lease: Lease, ended_at: float) -> bool:
-        """Whether a process had a reason to let a lease end: it was killed or frozen, never heard of it, or was cut off."""
-        if self._disturbed_at[lease.process] >= lease.extended_at or not lease.brought:
+        """Whether a process had a reason to let a lease end: killed, frozen, told too late or never, or it tried in vain."""
+        if self._disturbed_at[lease.process] >= lease.extended_at or lease.brought_at > ended_at - TRIES_SECONDS:
             return True
-        if lease.process in self._ended_well:
-            return False
-        self.counts["leases of who was cut off"] += 1
-        reached = self._reached_at[lease.process]
-        return not any(lease.extended_at + CUT_OFF_SECONDS <= at < ended_at for at in reached)
+        if lease.process in self._left_in_hand:
+            return self._left_in_hand[lease.process] > 0
+        self.counts["leases tried in vain"] += 1
+        tries = sum(lease.extended_at <= at <= ended_at for at in self._not_extended_at[lease.process])
+        return tries >= TRIES_MIN
 
     # -- what goes over the wire -----------------------------------------------------------------------------------------
 
@@ -336,8 +342,7 @@ class Checker:
             self._locked_until = max(self._locked_until, entry.at + entry.seconds)
 
     def _process_ended(self, entry: Ended) -> None:
-        if entry.in_hand == 0:
-            self._ended_well.add(entry.process)
+        self._left_in_hand[entry.process] = entry.in_hand
         stopped_at = entry.at - entry.seconds
         if max(self._disturbed_at[entry.process], self._failed_at[entry.process], self._locked_until) >= stopped_at:
             return

@@ -57,11 +57,11 @@ class Granted(Entry):
 
 
 @dataclass(frozen=True, slots=True)
-class Reached(Entry):
-    """A record, an extension or a claim that brought something came back well. `claim`: it brought this one."""
+class Brought(Entry):
+    """A process was told what the database leased to it."""
 
     process: str
-    claim: int = 0
+    claim: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +142,13 @@ class Failed(Entry):
 
     process: str
     how: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotExtended(Entry):
+    """A process tried to extend leases, and does not know that it did: the call failed, or was given up."""
+
+    process: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import trio
-from history import Failed, Reached, TakenBack
+from history import Brought, Failed, NotExtended, TakenBack
 from network import REFUSED_BODY
 
 from worker.core.model import Delivery, Outcome
@@ -48,7 +48,7 @@ class Link:
             claimed = await self._call(ask)
             claimed.waited_seconds = waited  # Postgres waits within one call
         if claimed.claim is not None:
-            world.log(Reached(*world.now(), self._process.name, claimed.claim.id))
+            world.log(Brought(*world.now(), self._process.name, claimed.claim.id))
         return claimed
 
     async def record(self, outcomes: Sequence[Outcome], now: float) -> int:
@@ -64,15 +64,16 @@ class Link:
                 raise RefusedError("words that no database takes")
             return await world.record(self._process, batch, lambda: world.store.record(batch, now))
 
-        changed = await self._call(ask)
-        world.log(Reached(*world.now(), self._process.name))
-        return changed
+        return await self._call(ask)
 
     async def extend(self, claims: Sequence[int]) -> set[int]:
         """See the port."""
         world = self._world
-        kept = await self._call(lambda: world.extend(lambda: world.store.extend(claims)))
-        world.log(Reached(*world.now(), self._process.name))
+        try:
+            kept = await self._call(lambda: world.extend(lambda: world.store.extend(claims)))
+        except (StoreError, trio.Cancelled):
+            world.log(NotExtended(*world.now(), self._process.name))
+            raise
         for claim in claims:
             if claim not in kept:
                 world.log(TakenBack(*world.now(), self._process.name, claim))

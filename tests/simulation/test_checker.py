@@ -8,6 +8,7 @@ import pytest
 from checker import Checker
 from history import (
     Answered,
+    Brought,
     Changed,
     Committed,
     Disturbed,
@@ -15,8 +16,8 @@ from history import (
     Entry,
     Extended,
     Granted,
+    NotExtended,
     Operated,
-    Reached,
     TakenBack,
     Told,
     Written,
@@ -44,7 +45,7 @@ def claimed(seconds: float = 1.0, claim: int = 1, attempt: int = 1, delivery: in
     return [
         Granted(*at(seconds), process, claim, delivery, 1, attempt, UNIX + seconds + 30, "closed"),
         Changed(*at(seconds), "claim", delivery, delivery, 1, "pending", "in_flight", attempt),
-        Reached(*at(seconds), process, claim),
+        Brought(*at(seconds), process, claim),
     ]
 
 
@@ -122,7 +123,7 @@ BROKEN: dict[str, tuple[str, Sequence[Sequence[Entry]]]] = {
         [
             enqueued(),
             claimed(),
-            [Disturbed(*at(2), "0.1", "frozen", 5.0), Extended(*at(11), 1, UNIX + 41), Reached(*at(30), "0.1")],
+            [Disturbed(*at(2), "0.1", "frozen", 5.0), Extended(*at(11), 1, UNIX + 41), NotExtended(*at(30), "0.1")],
             reaped(42),
         ],
     ),
@@ -135,7 +136,7 @@ BROKEN: dict[str, tuple[str, Sequence[Sequence[Entry]]]] = {
     "claimed twice": ("P3", [enqueued(), claimed(), claimed(2, 2)]),
     "a lease that ends without a reason": (
         "P3",
-        [enqueued(), claimed(), [Extended(*at(11), 1, UNIX + 41), Reached(*at(30), "0.1")], reaped(42)],
+        [enqueued(), claimed(), [Extended(*at(11), 1, UNIX + 41), NotExtended(*at(30), "0.1")], reaped(42)],
     ),
     "a lease that is taken back early": ("P3", [enqueued(), claimed(), [Disturbed(*at(2), "0.1", "killed", 2.0)], reaped(3)]),
     "recorded under another's fence": (

@@ -56,6 +56,7 @@ class FakeStore:
     batches: list[list[Delivery]]
     lease_seconds: float = 30.0
     extended: bool = True
+    extends_that_hang: int = 0
     failures: int = 0
     claims: int = 0
     recorded: list[Outcome] = field(default_factory=list)
@@ -87,6 +88,9 @@ class FakeStore:
         return len(outcomes)
 
     async def extend(self, claims: Sequence[int]) -> set[int]:
+        if self.extends_that_hang:
+            self.extends_that_hang -= 1
+            await anyio.sleep_forever()
         await anyio.lowlevel.checkpoint()
         return set(claims) if self.extended else set()
 
@@ -290,6 +294,19 @@ async def test_lease_extended() -> None:
     store, sender = FakeStore([[delivery(1)]], lease_seconds=2.0), FakeSender(connect=slow_connect)
     await run_once(pipeline(store, sender, once=True))
     assert {1: ("delivered", "ok")} == store.results
+
+
+@virtual
+@pytest.mark.parametrize(("hang", "result"), [(2, ("delivered", "ok")), (3, ("released", "released"))])
+async def test_extensions_that_hang(hang: int, result: tuple[str, str]) -> None:
+    """A try that gets no answer, as over a connection that is half open, is given up: two of them leave time for a third."""
+
+    async def slow_connect() -> None:
+        await anyio.sleep(31)
+
+    store = FakeStore([[delivery(1)]], extends_that_hang=hang)
+    await pipeline(store, FakeSender(connect=slow_connect), once=True).run()
+    assert {1: result} == store.results
 
 
 @pytest.mark.fault(59)

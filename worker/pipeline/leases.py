@@ -10,7 +10,10 @@ from worker.pipeline.ports import Store, StoreError
 
 LOOK_EVERY_SECONDS = 1.0
 RENEW_BELOW = 2 / 3
-"""A lease is extended when less than this share of it is left: two tries fail before it runs out."""
+"""A lease is extended when less than this share of it is left."""
+
+TRY_SHARE = 1 / 4
+"""So much of a lease one try may take, and then another is made over a new connection: two hang before the lease runs out."""
 
 
 class Leases:
@@ -33,7 +36,8 @@ class Leases:
             self._claims = [claim for claim in self._claims if claim.open]
             ending = [claim for claim in self._claims if claim.lease_expires - now < claim.lease_seconds * RENEW_BELOW]
             if ending:
-                with suppress(StoreError):
+                seconds_max = ending[0].lease_seconds * TRY_SHARE
+                with suppress(StoreError), anyio.move_on_after(seconds_max):
                     kept = await self._store.extend([claim.id for claim in ending])
                     for claim in ending:  # one that was taken back has ended now
                         claim.lease_expires = now + claim.lease_seconds if claim.id in kept else now
