@@ -96,7 +96,7 @@ class Process:
 
     def kill(self) -> None:
         """End it at once: what it has not sent is not sent any more, and nobody is told."""
-        self.world.disturb(self, "killed")
+        self.world.disturb(self, "killed", math.inf)
         self.scope.cancel()
 
 

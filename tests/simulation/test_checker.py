@@ -1,5 +1,6 @@
 """The checker over histories that were written by hand: one that keeps every promise, and one that breaks each."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -97,6 +98,19 @@ def test_all_is_well() -> None:
     crash = [Disturbed(*at(2), "0.1", "killed", 2.0)]
     again = claimed(40, 2, 2, process="0.2"), sent(41, 2, 2), answered(42, 2), recorded(43, 2, attempt=2)
     assert judged(enqueued(), claimed(), sent(), crash, reaped(32), *again) is None
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        [Disturbed(*at(2), "0.1", "killed", math.inf), Extended(*at(5), 1, UNIX + 31)],  # by a call that outlived it
+        [NotExtended(*at(18.5), "0.1"), NotExtended(*at(27), "0.1")],
+    ],
+)
+def test_a_lease_may_end(reason: list[Entry]) -> None:
+    """Its process is gone for ever, or has tried twice in vain."""
+    again = claimed(40, 2, 2, process="0.2"), sent(41, 2, 2), answered(42, 2), recorded(43, 2, attempt=2)
+    assert judged(enqueued(), claimed(), reason, reaped(32), *again) is None
 
 
 FAILED = recorded(1.3, told="retry", after="pending")
