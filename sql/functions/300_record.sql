@@ -69,6 +69,7 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
+    parsed constant jsonb := outcomes;  -- parsed once: of json, each `->>` parses its row anew
     recorded timestamptz;
     claims bigint[];
     effects webhook.effect[];
@@ -78,7 +79,7 @@ declare
 begin
     lock table webhook.endpoint_sched in row share mode;  -- see raise_floor
     recorded := clock_timestamp();
-    select array_agg(distinct (o ->> 0)::bigint) into claims from json_array_elements(outcomes::json) as o;
+    select array_agg(distinct (o ->> 0)::bigint) into claims from jsonb_array_elements(parsed) as o;
     -- Against the reaper, and against this very record under way twice: whoever has the batch's row decides, and the other finds nothing left.
     perform from webhook.claim_batch as b where b.claim_id = any (claims) order by b.claim_id for update;
 
@@ -87,7 +88,7 @@ begin
                (o ->> 4)::int as status, (o ->> 5)::float8 as age, (o ->> 6)::float8 as duration,
                o ->> 7 as response, o ->> 8 as error, (o ->> 9)::float8 as retry_after,
                (o ->> 10)::float8 as hold, o ->> 11 as disable
-        from json_array_elements(outcomes::json) as o
+        from jsonb_array_elements(parsed) as o
     ), ours as (
         delete from webhook.inflight as i using told as t cross join lateral (
             select f.ctid as place from webhook.inflight as f where f.claim_id = t.claim_id and f.id = t.id limit 1

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,10 +61,7 @@ class LimitSettings:
     def read(self) -> Limits:
         """Read the file, now, and return what holds. Raises ConfigurationError."""
         values = DEFAULTS | ({} if self.file is None else _read(self.file)) | self.flags
-        return Limits.for_lanes(
-            values["concurrency"], values["drain_timeout"], values["slow_share"],
-            calls_are_dear=sys.implementation.name == "pypy",
-        )  # fmt: skip
+        return Limits.for_lanes(values["concurrency"], values["drain_timeout"], values["slow_share"])
 
 
 def _read(path: Path) -> dict[str, Any]:

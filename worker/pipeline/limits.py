@@ -9,7 +9,7 @@ class Limits:
     """How much a worker takes on. Seconds and bytes; every bound is one that a benchmark or a promise needs."""
 
     concurrency: int = 64
-    claimed_max: int = 512
+    claimed_max: int = 1024
     ahead_seconds: float = 0.06
     ahead_min: int = 16
     claim_bytes_max: int = 16 * 1024 * 1024
@@ -18,23 +18,14 @@ class Limits:
     drain_seconds: float = 20.0
     slow_share: float = 0.5
     """How much of the lanes is for endpoints of which nobody knows that they answer quickly: in (0, 1]."""
-    record_rows_gathered: int = 100
-    """A record is made of so many outcomes, unless that takes longer than a moment: it has to be worth its round trip."""
     record_seconds_max: float = 5.0
     retry_store_seconds: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0)
 
     @classmethod
-    def for_lanes(
-        cls, concurrency: int, drain_seconds: float = 20.0, slow_share: float = 0.5, *, calls_are_dear: bool = False
-    ) -> "Limits":
-        """Eight deliveries a lane may be in hand, unrecorded ones included; at least 256, and at most 4,000 or two a lane.
-
-        Where a call to the store costs several times as much (PyPy's driver), twice as many: fewer calls bring and record them.
-        """
-        times = 2 if calls_are_dear else 1
-        claimed_max = max(256, min(8 * times * concurrency, 4000), 2 * concurrency)
-        gathered = 250 if calls_are_dear else 100
-        return cls(concurrency, claimed_max, record_rows_gathered=gathered, drain_seconds=drain_seconds, slow_share=slow_share)
+    def for_lanes(cls, concurrency: int, drain_seconds: float = 20.0, slow_share: float = 0.5) -> "Limits":
+        """Sixteen deliveries a lane may be in hand, most of them only to be recorded; at least 256, and at most 4,000 or two a lane."""
+        claimed_max = max(256, min(16 * concurrency, 4000), 2 * concurrency)
+        return cls(concurrency, claimed_max, drain_seconds=drain_seconds, slow_share=slow_share)
 
 
 DEFERRALS = ("draining", "late", "lease_expired", "no_lane", "out_of_files", "quiet", "withheld", "written_again", "not_sent")

@@ -78,7 +78,7 @@ class Pipeline:
         self._ready = ReadyQueue(clock, limits)
         self._quiet_until: dict[int, float] = {}
         """Endpoints that asked for quiet while more of theirs was claimed, on the monotonic clock."""
-        self._recorder = Recorder(store, clock, limits.retry_store_seconds, limits.record_rows_gathered, self._tally)
+        self._recorder = Recorder(store, clock, limits.retry_store_seconds, self._tally)
         self._leases = Leases(store, clock)
         self._hand = Hand(limits, clock)
         self._lanes_to_open = limits.concurrency

@@ -13,6 +13,9 @@ from worker.pipeline.tally import Tally
 log = logging.getLogger("worker.recorder")
 
 BATCH_MAX = 1000
+ENOUGH = 250
+"""A record is made of so many outcomes, unless that takes longer than a moment: it has to be worth its round trip."""
+
 GATHER_SECONDS = 0.03
 """So long outcomes wait for others, unless there are enough before."""
 
@@ -25,14 +28,13 @@ class Recorder:
         store: Store,
         clock: Callable[[], float],
         retry_seconds: Sequence[float],
-        rows_gathered: int = 100,
         tally: Tally | None = None,
     ) -> None:
         self.fenced = 0
         self.errors = 0
         self.error: Exception | None = None
         """Why the last record failed, or None since one succeeded."""
-        self._store, self._clock, self._retry_seconds, self._enough = store, clock, retry_seconds, rows_gathered
+        self._store, self._clock, self._retry_seconds = store, clock, retry_seconds
         self._tally = tally
         self._waiting: list[Outcome] = []
         self._recording: list[Outcome] = []
@@ -45,7 +47,7 @@ class Recorder:
     def add(self, outcome: Outcome) -> None:
         """Take an outcome; it counts as in hand until it is recorded."""
         self._waiting.append(outcome)
-        if len(self._waiting) in (1, self._enough):
+        if len(self._waiting) in (1, ENOUGH):
             self._added.set()
 
     async def drained(self) -> None:
@@ -64,7 +66,7 @@ class Recorder:
             while not self._waiting:
                 self._added = anyio.Event()
                 await self._added.wait()
-            if len(self._waiting) < self._enough:
+            if len(self._waiting) < ENOUGH:
                 self._added = anyio.Event()
                 with anyio.move_on_after(GATHER_SECONDS):
                     await self._added.wait()
