@@ -23,7 +23,7 @@ class Limits:
 
     @classmethod
     def for_lanes(cls, concurrency: int, drain_seconds: float = 20.0, slow_share: float = 0.5) -> "Limits":
-        """Sixteen deliveries a lane may be in hand, those to be recorded included; at least 256, at most 4,000 or two a lane."""
+        """Sixteen deliveries a lane may be in hand, unrecorded ones included; at least 256, at most 4,000 or two a lane."""
         claimed_max = max(256, min(16 * concurrency, 4000), 2 * concurrency)
         return cls(concurrency, claimed_max, drain_seconds=drain_seconds, slow_share=slow_share)
 
