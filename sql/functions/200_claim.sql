@@ -135,6 +135,7 @@ end;
 -- One batch of due deliveries, leased to one worker, as one JSON document (text):
 --   {"claim": id or null, "now": database clock, "waited": seconds spent waiting before that, "lease": seconds,
 --    "more": whether it is worth asking again at once,
+--    "full": whether an endpoint has as many in flight as it may, and more due,
 --    "weights": {tenant: weight}, "endpoints": {id: {version, tenant, url, headers, timeout, retry, keys}},
 --    "deliveries": [[delivery id, endpoint id, attempt, attempts before the last manual retry,
 --                    planned send as seconds after "now" or null, event id, content type, payload], …],
@@ -227,7 +228,7 @@ begin
     ) as s;
     if fired is null and queued is null then
         return json_build_object(
-            'claim', null, 'now', extract(epoch from started), 'waited', extract(epoch from started - called), 'more', more);
+            'claim', null, 'now', extract(epoch from started), 'waited', extract(epoch from started - called), 'more', more, 'full', false);
     end if;
     virtual_now := greatest(virtual_now, ahead_turn, 0);
     new_claim := nextval('webhook.claim_id');
@@ -375,6 +376,7 @@ begin
     select json_build_object(
         'claim', new_claim, 'now', extract(epoch from started), 'waited', extract(epoch from started - called), 'lease', extract(epoch from (select length from lease)),
         'more', more or exists (select from requeued) or exists (select from enqueued as q where q.tenant_no <> all (avoid_nos)),
+        'full', exists (select from counted as c where c.in_flight + c.taken >= c.max_in_flight and c.due_rows > 0),
         'weights', (select json_object_agg(h.name, h.weight) from share as h),
         'endpoints', (select coalesce(json_object_agg(c.id, c.settings), '{}') from config as c),
         'deliveries', coalesce(json_agg(json_build_array(

@@ -556,13 +556,23 @@ async def test_in_flight_cap(bench: Bench) -> None:
     await bench.add(max_in_flight=3)
     for _ in range(10):
         await bench.enqueue()
-    held = await claim(bench.a, 2)
-    assert len(held) == 2
-    assert len(await claim(bench.b)) == 1
+    first = await bench.a.claim(2, 1 << 20)
+    assert (2, False) == (len(first.deliveries), first.full)
+    last = await bench.b.claim(100, 1 << 20)
+    assert (1, True) == (len(last.deliveries), last.full)
     assert await claim(bench.a) == []
-    assert await record(bench.a, held) == 2
+    assert await record(bench.a, first.deliveries) == 2
     assert len(await claim(bench.b)) == 2
     assert await claim(bench.b) == []
+
+
+async def test_a_cap_that_nobody_waits_for(bench: Bench) -> None:
+    """An endpoint is full when more is due to it than it may have in flight: not when it has just as much."""
+    await bench.add(max_in_flight=3)
+    for _ in range(3):
+        await bench.enqueue()
+    claimed = await bench.a.claim(10, 1 << 20)
+    assert (3, False) == (len(claimed.deliveries), claimed.full)
 
 
 async def test_burst(bench: Bench) -> None:

@@ -18,7 +18,9 @@ from worker.core.signing import SigningKey
 from worker.pipeline import pipeline as module
 from worker.pipeline.limits import Limits
 from worker.pipeline.pipeline import Pipeline
-from worker.pipeline.ports import NOBODY, Avoid, Claimed, NotSentError, OutOfFilesError, StoreError
+from worker.pipeline.ports import NOBODY, Avoid, Claimed, NotSentError, OutOfFilesError, Store, StoreError
+from worker.pipeline.recorder import GATHER_SECONDS
+from worker.store.memory import MemoryStore
 
 KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ENDPOINT = Endpoint(1, 1, "", "https://example.com/", (("x-own", "1"),), 15.0, (5.0,), (SigningKey.from_text(KEY),))
@@ -137,7 +139,7 @@ class FakeSender:
         return [request.body for request in self.sent]
 
 
-def pipeline(store: FakeStore, sender: FakeSender, *, once: bool = False, **limits: Any) -> Pipeline:
+def pipeline(store: Store, sender: FakeSender, *, once: bool = False, **limits: Any) -> Pipeline:
     settings = replace(Limits(concurrency=4, poll_seconds=0.01, record_seconds_max=1.0, retry_store_seconds=(0.01,)), **limits)
     return Pipeline(store, sender, settings, "test", once=once, clock=now, chance=lambda: 0.5)
 
@@ -513,6 +515,21 @@ async def test_a_slow_endpoint_alone_is_served() -> None:
 
 
 @pytest.mark.fault(40)
+@virtual
+async def test_a_full_endpoint_waits_for_nobody() -> None:
+    """What is due to an endpoint with as many in flight as it may is claimed when these are recorded, which is at once."""
+    store = MemoryStore(lambda: now() + AHEAD)
+    store.add_endpoint("https://example.com/", max_in_flight=4)
+    events = [store.enqueue("order.created", b"{}") for _ in range(40)]
+    subject = pipeline(store, FakeSender())
+    began = now()
+    async with at_work(subject):
+        while subject.counts.delivered < len(events):
+            await anyio.sleep(0.001)
+        took = now() - began
+    assert took < 2 * GATHER_SECONDS  # without it, each four of them would take as long
+
+
 async def test_no_key() -> None:
     """Without a key nothing is sent, least of all unsigned."""
     store, sender = FakeStore([[delivery(1, endpoint=replace(ENDPOINT, keys=()))]]), FakeSender()

@@ -10,7 +10,7 @@ import trio.testing
 
 from worker.core.model import Claim, Decision, Delivery, Endpoint, Exchange, Outcome
 from worker.pipeline.ports import NOBODY, Avoid, Claimed, StoreError
-from worker.pipeline.recorder import BATCH_MAX, Recorder
+from worker.pipeline.recorder import BATCH_MAX, GATHER_SECONDS, Recorder
 
 ENDPOINT = Endpoint(1, 1, "", "https://example.com/", (), 15.0, (), ())
 RETRIES = (0.001, 0.002)
@@ -92,6 +92,21 @@ async def test_batches() -> None:
     assert [BATCH_MAX, 5] == [len(call) for call in store.calls]
     assert given == store.recorded
     assert (0, 0, 0) == (given[0].delivery.claim.open, recorder.fenced, recorder.errors)
+
+
+async def test_hurried(anyio_backend_name: str) -> None:
+    """What is there waits for more, until somebody knows that there is none; the next one waits again."""
+    store, given, began = FakeStore(), outcomes(3), anyio.current_time()
+    async with recording(store) as recorder:
+        recorder.add(given[0])
+        recorder.add(given[1])
+        recorder.hurry()
+        await recorder.drained()
+        if anyio_backend_name == "trio":  # whose clock is virtual
+            assert anyio.current_time() == began
+        recorder.add(given[2])
+    assert anyio.current_time() >= began + GATHER_SECONDS
+    assert [[0, 1], [2]] == store.calls
 
 
 async def test_drained_when_empty() -> None:

@@ -82,6 +82,8 @@ class Pipeline:
         self._leases = Leases(store, clock)
         self._hand = Hand(limits, clock)
         self._lanes_to_open = limits.concurrency
+        self._full = False
+        """Whether an endpoint waits for what this process has in hand: as many are in flight as it allows."""
         self._at_work = 0
         self._behind_until = -math.inf
         self._said_at = -math.inf
@@ -185,7 +187,10 @@ class Pipeline:
                 self.asks = False
             self._accept(claimed, asked + claimed.waited_seconds)
             more = claimed.more
-            if not more:
+            self._full = claimed.full or (self._full and not claimed.deliveries)
+            if not more and self._full:
+                await self._recorder.progress_or_timeout(self._limits.poll_seconds)
+            elif not more:
                 await self._wait(self._limits.poll_seconds)
 
     def _room(self) -> int:
@@ -269,6 +274,8 @@ class Pipeline:
                 self._at_work -= 1
                 self._hand.ended()
                 self._ready.done(delivery, attempted=attempted)
+                if self._full and not self._at_work and not self._ready.waiting:
+                    self._recorder.hurry()
 
     async def _deliver(self, delivery: Delivery) -> bool:
         """Send it, and hand its outcome on; return whether it was attempted, or given back unsent."""

@@ -42,6 +42,8 @@ class Claimed:
     claim: Claim | None = None
     deliveries: list[Delivery] = field(default_factory=list)
     more: bool = False
+    full: bool = False
+    """Whether an endpoint has as many in flight as it may, and more due: it is when some of them have been recorded."""
     waited_seconds: float = 0.0
     weights: Mapping[str, float] = field(default_factory=dict)
     """Those of the tenants in this claim."""

@@ -36,6 +36,7 @@ class Recorder:
         """Why the last record failed, or None since one succeeded."""
         self._store, self._clock, self._retry_seconds = store, clock, retry_seconds
         self._tally = tally
+        self._hurried = False
         self._waiting: list[Outcome] = []
         self._recording: list[Outcome] = []
         self._added = anyio.Event()
@@ -49,6 +50,11 @@ class Recorder:
         self._waiting.append(outcome)
         if len(self._waiting) in (1, ENOUGH):
             self._added.set()
+
+    def hurry(self) -> None:
+        """Let nothing wait for others: none are to come before what there is has been recorded."""
+        self._hurried = True
+        self._added.set()
 
     async def drained(self) -> None:
         """Wait until everything is recorded."""
@@ -66,10 +72,11 @@ class Recorder:
             while not self._waiting:
                 self._added = anyio.Event()
                 await self._added.wait()
-            if len(self._waiting) < ENOUGH:
+            if len(self._waiting) < ENOUGH and not self._hurried:
                 self._added = anyio.Event()
                 with anyio.move_on_after(GATHER_SECONDS):
                     await self._added.wait()
+            self._hurried = False
             self._recording, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
             if self._tally is not None:
                 self._tally.add(self._recording)

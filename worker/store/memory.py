@@ -68,13 +68,14 @@ class MemoryStore(MemorySchedule):
             deliveries += self._take(s, taken[s.config.id], claim, now)
             known = QUANTUM if seen[s.config.id] > QUANTUM else left[s.config.id]
             self._visit_again(s, due_at.get(s.config.id), known, last, now)
+        full = any(s.in_flight >= s.max_in_flight and left[s.config.id] for s in visit)
         more = any(s.turn is not None and wanted(s, avoid) for s in self._endpoints.values())
         if not deliveries:
-            return Claimed(now, more=more)
+            return Claimed(now, more=more, full=full)
         self._batches[claim.id] = _Batch(now, lease, now + lease, {d.id for d in deliveries})
         deliveries.sort(key=lambda d: (now if d.send_at is None else d.send_at, d.id))
         tenants = {s.config.tenant for s in visit}
-        return Claimed(now, claim, deliveries, more, weights={name: self._weight(name) for name in tenants})
+        return Claimed(now, claim, deliveries, more, full, weights={name: self._weight(name) for name in tenants})
 
     def _take(self, sched: Sched, ids: list[int], claim: Claim, now: float) -> Iterable[Delivery]:
         """Move an endpoint's deliveries into the claim, and plan their sends."""
