@@ -21,11 +21,11 @@ install: .venv/.installed ## set up .venv (CPython): the project, its tools, an 
 demo: install ## see it work: receivers of five kinds, 1,000 events, every promise checked, under a minute
 	.venv/bin/webhook-worker demo
 
-# What only asks a database can share the processors; what measures, kills and waits is alone. MARKS='not sql' leaves out.
+# Most tests share the processors; what measures, kills and waits is alone. MARKS='not sql' leaves out.
 define tests
 $(1) -m pytest -m '$(MARKS)' tests/unit
-$(1) -m pytest -n auto -m '$(MARKS)' tests/simulation tests/database
-$(1) -m pytest -m '$(MARKS)' tests/socket tests/process
+$(1) -m pytest -n auto -m '$(if $(MARKS),($(MARKS)) and )not alone' tests/simulation tests/database tests/socket tests/process
+$(1) -m pytest -m '$(if $(MARKS),($(MARKS)) and )alone' tests/socket tests/process
 endef
 
 test: install ## the whole test suite on CPython, with an embedded Postgres (or TEST_DATABASE_URL; some of it: ARGS)
@@ -66,7 +66,7 @@ ifdef ARGS
 	.bench/bin/python -m benchmarks compare $(ARGS)
 else
 	@status=0; .bench/bin/python -m benchmarks compare --json > .bench/compare.json || status=$$?; \
-	cp .bench/compare.json $(COMPARISON) && .bench/bin/python -m benchmarks.compare.publish $(COMPARISON) && exit $$status
+	test -s .bench/compare.json && cp .bench/compare.json $(COMPARISON) && .bench/bin/python -m benchmarks.compare.publish $(COMPARISON) && exit $$status
 endif
 
 TARGETS := cold-start idle steps sender origins burst fairness fan-out claim-growth producers enqueue-cost rate-audit bulk-retry held-snapshot ticket-sale chaos endurance

@@ -43,7 +43,6 @@ class Nginx:
 
     def __init__(self, port: int, log: Path) -> None:
         self.port, self.folder, self._log, self._asked = port, log.parent, log, 0
-        self._connection = http.client.HTTPConnection("127.0.0.1", port)
 
     @property
     def prefix(self) -> str:
@@ -52,8 +51,10 @@ class Nginx:
 
     def count(self) -> int:
         """Return how many requests it has answered since it started."""
-        self._connection.request("GET", "/status")
-        answer = self._connection.getresponse().read().decode()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)  # a kept one is closed while others prepare for long
+        connection.request("GET", "/status")
+        answer = connection.getresponse().read().decode()
+        connection.close()
         self._asked += 1
         found = re.search(r"requests\s+\d+ \d+ (\d+)", answer)
         assert found, answer

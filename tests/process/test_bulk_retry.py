@@ -16,7 +16,7 @@ from fleet import ROOT, Receiver, Worker, pythons, until
 
 from worker.store.database import Database
 
-pytestmark = pytest.mark.sql
+pytestmark = [pytest.mark.alone, pytest.mark.sql]
 
 DEAD = 300
 RETRY = ("deliveries", "retry", "--tenant", "t", "--yes", "--format", "json")

@@ -12,6 +12,8 @@ from standardwebhooks.webhooks import Webhook
 from worker.core.audit import worst_excess
 from worker.store.database import Database
 
+pytestmark = pytest.mark.alone
+
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 RATE, BURST = 20, 2
 SIGNATURE_SECONDS_MAX = 3

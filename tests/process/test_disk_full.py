@@ -25,7 +25,7 @@ def may_mount() -> bool:
     return IS_ROOT and not subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode
 
 
-pytestmark = [needs_postgres, pytest.mark.skipif(not may_mount(), reason="mounting a small disk needs root")]
+pytestmark = [pytest.mark.alone, needs_postgres, pytest.mark.skipif(not may_mount(), reason="mounting a small disk needs root")]
 
 
 @dataclass

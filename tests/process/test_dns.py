@@ -18,7 +18,10 @@ def _may() -> bool:
     return all(map(shutil.which, ("unshare", "ip"))) and not subprocess.run([*NAMESPACES, "true"], check=False).returncode
 
 
-pytestmark = pytest.mark.skipif(not _may(), reason="needs iproute2, and the rights (root's) to make a network of its own")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(not _may(), reason="needs iproute2, and the rights (root's) to make a network of its own"),
+]
 
 
 @pytest.fixture(scope="module")

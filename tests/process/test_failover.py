@@ -10,7 +10,7 @@ from servers import PostgresServer, needs_postgres, owned_directory, postgres_se
 
 from worker.store.database import Database, connect
 
-pytestmark = needs_postgres
+pytestmark = [pytest.mark.alone, needs_postgres]
 
 both = pytest.mark.parametrize("python", pythons(), ids=lambda path: "pypy" if "pypy" in path else "cpython")
 

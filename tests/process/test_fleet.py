@@ -19,6 +19,8 @@ from svix.webhooks import Webhook as SvixWebhook
 from worker.core.audit import worst_excess
 from worker.store.database import Database, connect
 
+pytestmark = pytest.mark.alone
+
 
 async def add_endpoint(database: Database, url: str, settings: str = "{}") -> tuple[int, str]:
     row = (await database.rows("select * from webhook.create_endpoint($1, settings => $2::text::jsonb)", url, settings))[0]

@@ -10,6 +10,8 @@ from fleet import Receiver, Worker, pythons, until
 
 from worker.store.database import Database
 
+pytestmark = pytest.mark.alone
+
 EVENTS = 40
 
 

@@ -10,7 +10,11 @@ from benchmarks.ticket_sale import judge
 from benchmarks.ticket_sale.play import Plan, play
 from benchmarks.ticket_sale.tills import make_tables
 
-pytestmark = [pytest.mark.sql, pytest.mark.skipif(find_spec("django") is None, reason="the shop needs Django: make install")]
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.sql,
+    pytest.mark.skipif(find_spec("django") is None, reason="the shop needs Django: make install"),
+]
 
 SMALL = Plan(orders=201, seconds=1.0, seconds_max=20.0, watched=1.0)
 

@@ -13,6 +13,7 @@ from fleet import Receiver, Worker, pythons, until
 from worker.store.database import Database
 
 pytestmark = [
+    pytest.mark.alone,
     pytest.mark.sql,
     pytest.mark.fault(59),
     pytest.mark.parametrize("python", pythons(), ids=lambda path: Path(path).parents[1].name),

@@ -14,7 +14,7 @@ from servers import PostgresServer, needs_postgres, owned_directory
 
 from worker.store.database import Database, connect
 
-pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not()), needs_postgres, pytest.mark.sql]
+pytestmark = [pytest.mark.alone, pytest.mark.skipif(bool(why_not()), reason=why_not()), needs_postgres, pytest.mark.sql]
 
 PYPY = (ROOT / ".venv-pypy").resolve()
 HAS_PYPY = (PYPY / "bin/webhook-worker").exists() and PYPY.parts[1] not in ("root", "home", "tmp")  # which units do not see

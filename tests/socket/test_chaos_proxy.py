@@ -11,6 +11,8 @@ import pytest
 
 from benchmarks.chaos.proxy import Bandwidth, BlackHole, Clean, HalfOpen, Latency, Proxy, Reset, Slice
 
+pytestmark = pytest.mark.alone
+
 HELLO = b"x" * 1000
 WAIT_SECONDS = 0.3
 PATIENCE_SECONDS = 10

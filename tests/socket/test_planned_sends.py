@@ -19,6 +19,8 @@ from worker.pipeline.limits import Limits
 from worker.pipeline.pipeline import Pipeline
 from worker.store.memory import MemoryStore
 
+pytestmark = pytest.mark.alone
+
 RATE = 5.0
 
 

@@ -14,6 +14,8 @@ class Limits:
     ahead_min: int = 16
     claim_bytes_max: int = 16 * 1024 * 1024
     poll_seconds: float = 0.03
+    poll_busy_seconds: float = 0.01
+    """After a claim that brought at least `ahead_min`: there will be as many again, soon."""
     idle_wait_seconds: float = 1.0
     drain_seconds: float = 20.0
     slow_share: float = 0.5

@@ -149,7 +149,7 @@ class Pipeline:
     # -- claim -------------------------------------------------------------------------------------------------------
 
     async def _claim(self, lanes: TaskGroup) -> None:
-        """Keep the lanes supplied. Claims again at once while there is more, else after `poll_seconds`."""
+        """Keep the lanes supplied. Claims again at once while there is more."""
         failures, more = 0, False
         while not self.stopping:
             self.turns += 1
@@ -187,11 +187,8 @@ class Pipeline:
                 self.asks = False
             self._accept(claimed, asked + claimed.waited_seconds)
             more = claimed.more
-            self._full = claimed.full or (self._full and not claimed.deliveries)
-            if not more and self._full:
-                await self._recorder.progress_or_timeout(self._limits.poll_seconds)
-            elif not more:
-                await self._wait(self._limits.poll_seconds)
+            if not more:
+                await self._rest(claimed)
 
     def _room(self) -> int:
         """How many more to claim. What is planned, parked or being recorded is in nobody's way: the limit of all counts it."""
@@ -213,12 +210,21 @@ class Pipeline:
         if claimed.claim is not None:
             self._leases.add(claimed.claim, asked, len(claimed.deliveries))
             self.counts.claimed += len(claimed.deliveries)
+        self._full = claimed.full or (self._full and not claimed.deliveries)
         self._ready.weigh(claimed.weights)
         for delivery in _by_turns(claimed.deliveries):
             if self.stopping or delivery.endpoint.withheld:
                 self._release(delivery, "draining" if self.stopping else "withheld")
             else:
                 self._pace(delivery)
+
+    async def _rest(self, claimed: Claimed) -> None:
+        """Wait between two claims, when there was no more just now: for as long as something new needs to be worth one."""
+        if self._full:
+            await self._recorder.progress_or_timeout(self._limits.poll_seconds)
+        else:
+            busy = len(claimed.deliveries) >= self._limits.ahead_min
+            await self._wait(self._limits.poll_busy_seconds if busy else self._limits.poll_seconds)
 
     async def _wait(self, seconds: float) -> None:
         with anyio.move_on_after(seconds):
