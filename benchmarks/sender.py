@@ -42,6 +42,9 @@ TARGET = (
 DELIVERIES = {"CPython": (40_000, 40_000), "PyPy": (120_000, 60_000)}
 """Plain and TLS, of which the first part warms up."""
 
+BARE_DELIVERIES = 60_000
+"""Of the bare pipeline, half of which warm it up: on PyPy these cannot be fewer."""
+
 QUICK = 0.45
 WARM_UP = 0.6
 
@@ -107,7 +110,7 @@ def _row(contestant: str, costs: list[Cost], beside: str, times: float) -> dict[
 
 
 def _round(dsn: str, name: str, python: str, receiver: CountingReceiver, scale: float) -> Round:
-    bare = _bare(dsn, python, receiver, name)
+    bare = _bare(dsn, python, receiver, name, BARE_DELIVERIES if name == "PyPy" else round(BARE_DELIVERIES * min(1.0, scale)))
     plain, tls = _worker(
         dsn, python, receiver, [max(1, round(count * scale / ENDPOINTS)) * ENDPOINTS for count in DELIVERIES[name]]
     )
@@ -155,13 +158,13 @@ def _worker(dsn: str, python: str, receiver: CountingReceiver, deliveries: list[
                 worker.terminate()
 
 
-def _bare(dsn: str, python: str, receiver: CountingReceiver, name: str) -> Cost:
+def _bare(dsn: str, python: str, receiver: CountingReceiver, name: str, deliveries: int) -> Cost:
     async def load(database: Database) -> None:
         await database.script([(BASELINE / "bare_pipeline.sql").read_text(), "reset search_path"])
 
     on_database(dsn, load)
     done = subprocess.run(
-        [python, str(BASELINE / "bare_pipeline.py"), "60000", "64"],
+        [python, str(BASELINE / "bare_pipeline.py"), str(deliveries), "64"],
         env={**worker_environment(dsn), "RECEIVER": f"127.0.0.1:{receiver.port}"},
         cwd=ROOT,
         capture_output=True,

@@ -46,7 +46,9 @@ async def test_a_producer_without_a_reply_does_not_know(dsn: str, database: Data
         event = producers.Event("order", PAYLOAD, None)
         group.start_soon(partial(producers.carry_out, connection, [event], log, roll_back=False))
         await until(lambda: database.value(WAITING))
-        assert await database.value("select pg_terminate_backend(pid) from pg_stat_activity where query ~ '^COMMIT'")
+        assert await database.value(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query ~ '^COMMIT'"
+        )
     connection.close()
     (tmp_path / "log").write_text(log.getvalue())
     assert ["unknown"] == [produced.fate for produced in read_produced(tmp_path / "log")]
