@@ -25,7 +25,7 @@ demo: install ## see it work: receivers of five kinds, 1,000 events, every promi
 define tests
 $(1) -m pytest -m '$(MARKS)' tests/unit
 $(1) -m pytest -n auto -m '$(if $(MARKS),($(MARKS)) and )not alone' tests/simulation tests/database tests/socket tests/process
-$(1) -m pytest -m '$(if $(MARKS),($(MARKS)) and )alone' tests/socket tests/process
+$(1) -m pytest -m '$(if $(MARKS),($(MARKS)) and )alone' tests/simulation tests/database tests/socket tests/process
 endef
 
 test: install ## the whole test suite on CPython, with an embedded Postgres (or TEST_DATABASE_URL; some of it: ARGS)

@@ -123,9 +123,9 @@ class CannedDatabase:
         }  # fmt: skip
         deliveries = [[n, n % 100, 1, 0, None, n, "application/json", BODY.decode()] for n in range(rows)]
         self._claim = json.dumps(
-            {"claim": 1, "now": 1.0, "waited": 0.0, "lease": 30.0, "more": True, "weights": {"": 1.0},
+            {"claim": 1, "now": 1.0, "waited": 0.0, "lease": 30.0, "more": True, "full": False, "weights": {"": 1.0},
              "endpoints": {str(n): endpoint for n in range(100)}, "deliveries": deliveries,
-             "ages": [[0.012345, 0.012345]] * rows}
+             "ages": [[0.012345, 0.012345]] * rows, "traces": None}
         )  # fmt: skip
         self._rows = rows
 

@@ -304,7 +304,7 @@ begin
         from moved as m left join visit as v using (endpoint_id)
         returning inflight.*
     ), counted as (  -- the rows that were moved, not the candidates; and when the endpoint is due again, null: when somebody says so
-        select v.*, n.taken, n.new_tat, j.due_rows, coalesce(j.due_at, j.last_run_at) as new_head, case
+        select v.*, n.taken, n.new_tat, j.due_rows, j.left_rows, coalesce(j.due_at, j.last_run_at) as new_head, case
                    when j.due_at is null or v.circuit = 'half_open' or (v.is_probe and n.taken > 0)
                         or v.in_flight + n.taken >= v.max_in_flight then null
                    else greatest(j.due_at, webhook.ready_at(v.not_before, coalesce(n.new_tat, v.from_tat), v.rate, v.burst))
@@ -315,6 +315,7 @@ begin
             select w.endpoint_id, min(w.run_at) filter (where not w.taken) as due_at,
                    case when count(*) filter (where w.run_at <= started) > quantum then quantum  -- no more were looked at
                         else count(*) filter (where w.run_at <= started and not w.taken) end as due_rows,
+                   count(*) filter (where w.run_at <= started and not w.taken) as left_rows,
                    max(w.run_at) filter (where w.taken) as last_run_at
             from judged as w group by w.endpoint_id
         ) as j using (endpoint_id)
@@ -376,7 +377,7 @@ begin
     select json_build_object(
         'claim', new_claim, 'now', extract(epoch from started), 'waited', extract(epoch from started - called), 'lease', extract(epoch from (select length from lease)),
         'more', more or exists (select from requeued) or exists (select from enqueued as q where q.tenant_no <> all (avoid_nos)),
-        'full', exists (select from counted as c where c.in_flight + c.taken >= c.max_in_flight and c.due_rows > 0),
+        'full', exists (select from counted as c where c.in_flight + c.taken >= c.max_in_flight and c.left_rows > 0),
         'weights', (select json_object_agg(h.name, h.weight) from share as h),
         'endpoints', (select coalesce(json_object_agg(c.id, c.settings), '{}') from config as c),
         'deliveries', coalesce(json_agg(json_build_array(

@@ -566,13 +566,15 @@ async def test_in_flight_cap(bench: Bench) -> None:
     assert await claim(bench.b) == []
 
 
-async def test_a_cap_that_nobody_waits_for(bench: Bench) -> None:
+@pytest.mark.parametrize("cap", [3, 20])
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_cap_that_nobody_waits_for(bench: Bench, cap: int, more: int) -> None:
     """An endpoint is full when more is due to it than it may have in flight: not when it has just as much."""
-    await bench.add(max_in_flight=3)
-    for _ in range(3):
+    await bench.add(max_in_flight=cap)
+    for _ in range(cap + more):
         await bench.enqueue()
-    claimed = await bench.a.claim(10, 1 << 20)
-    assert (3, False) == (len(claimed.deliveries), claimed.full)
+    claimed = await bench.a.claim(100, 1 << 20)
+    assert (cap, bool(more)) == (len(claimed.deliveries), claimed.full)
 
 
 async def test_burst(bench: Bench) -> None:

@@ -58,4 +58,6 @@ HOLD_COMMITS = """
 create function hold() returns trigger language plpgsql as 'begin perform pg_sleep(60); return null; end';
 create constraint trigger hold after insert on webhook.event deferrable initially deferred
     for each row execute function hold()"""
-WAITING = "select count(*) > 0 from pg_stat_activity where query ~ '^COMMIT' and state = 'active'"
+WAITING = (
+    "select count(*) > 0 from pg_stat_activity where datname = current_database() and query ~ '^COMMIT' and state = 'active'"
+)

@@ -31,7 +31,10 @@ from violation import BrokenError, Violation, demand
 ENDED = ("delivered", "dead")
 
 TRIES_MIN = 2
-"""So often a process tries in vain to extend a lease before it lets it end."""
+"""So often a process tries in vain to extend leases before it lets one end; that one at least once: others may hold it up."""
+
+LAST_TRY_SECONDS = 9.5
+"""So long before the end the last try ended at most: there is a second until the next, which takes seven and a half."""
 
 TRIES_SECONDS = 18.0
 """So long these take at most: seven and a half each, and a second before each."""
@@ -103,7 +106,7 @@ class Checker:
         """By claim and delivery."""
         self._telling: dict[tuple[int, int], Told] = {}
         """What the record that is just looked at told of, by claim and delivery."""
-        self._not_extended_at: dict[str, list[float]] = defaultdict(list)
+        self._not_extended: dict[str, list[NotExtended]] = defaultdict(list)
         self._failed_at: dict[str, float] = defaultdict(lambda: -math.inf)
         self._disturbed_at: dict[str, float] = defaultdict(lambda: -math.inf)
         self._stepped_at: list[float] = []
@@ -123,7 +126,7 @@ class Checker:
             Changed: self._changed,
             Disturbed: self._disturbed,
             Failed: self._failed,
-            NotExtended: self._not_extended,
+            NotExtended: self._tried,
             Brought: self._brought,
             TakenBack: self._taken_back,
             Operated: self._operated,
@@ -209,8 +212,8 @@ class Checker:
             if not lease.ended:
                 lease.lease_until, lease.extended_at = entry.lease_until, entry.at
 
-    def _not_extended(self, entry: NotExtended) -> None:
-        self._not_extended_at[entry.process].append(entry.at)
+    def _tried(self, entry: NotExtended) -> None:
+        self._not_extended[entry.process].append(entry)
 
     def _brought(self, entry: Brought) -> None:
         for lease in self._claims[entry.claim].values():
@@ -255,21 +258,22 @@ class Checker:
             self.counts["leases expired"] += 1
             demand(lease.lease_until < entry.database_now, "P3", f"{what} before its lease had ended")
             reason = f"nothing had kept {lease.process} from recording or extending it"
-            demand(self._lost(lease, entry.at - (entry.database_now - lease.lease_until)), "P3", f"{what}, and {reason}")
+            demand(self._lost(claim, lease, entry.at - (entry.database_now - lease.lease_until)), "P3", f"{what}, and {reason}")
             delivery.due = entry.database_now
             delivery.spent += not lease.is_probe
         else:
             demand(entry.by == "retry_forced", "P3", what)
 
-    def _lost(self, lease: Lease, ended_at: float) -> bool:
+    def _lost(self, claim: int, lease: Lease, ended_at: float) -> bool:
         """Whether a process had a reason to let a lease end: killed, frozen, told too late or never, or it tried in vain."""
         if self._disturbed_at[lease.process] >= lease.extended_at or lease.brought_at > ended_at - TRIES_SECONDS:
             return True
         if lease.process in self._left_in_hand:
             return self._left_in_hand[lease.process] > 0
         self.counts["leases tried in vain"] += 1
-        tries = sum(lease.extended_at <= at <= ended_at for at in self._not_extended_at[lease.process])
-        return tries >= TRIES_MIN
+        tries = [tried for tried in self._not_extended[lease.process] if lease.extended_at <= tried.at <= ended_at]
+        last = max((tried.at for tried in tries if claim in tried.claims), default=-math.inf)
+        return len(tries) >= TRIES_MIN and last >= ended_at - LAST_TRY_SECONDS
 
     # -- what goes over the wire -----------------------------------------------------------------------------------------
 

@@ -146,9 +146,10 @@ class Failed(Entry):
 
 @dataclass(frozen=True, slots=True)
 class NotExtended(Entry):
-    """A process tried to extend leases, and does not know that it did: the call failed, or was given up."""
+    """A process tried to extend the leases of these claims, and does not know that it did: the call failed, or was given up."""
 
     process: str
+    claims: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

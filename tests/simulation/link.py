@@ -72,7 +72,7 @@ class Link:
         try:
             kept = await self._call(lambda: world.extend(lambda: world.store.extend(claims)))
         except (StoreError, trio.Cancelled):
-            world.log(NotExtended(*world.now(), self._process.name))
+            world.log(NotExtended(*world.now(), self._process.name, tuple(claims)))
             raise
         for claim in claims:
             if claim not in kept:

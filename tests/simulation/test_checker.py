@@ -104,7 +104,7 @@ def test_all_is_well() -> None:
     "reason",
     [
         [Disturbed(*at(2), "0.1", "killed", math.inf), Extended(*at(5), 1, UNIX + 31)],  # by a call that outlived it
-        [NotExtended(*at(18.5), "0.1"), NotExtended(*at(27), "0.1")],
+        [NotExtended(*at(18.5), "0.1", (2,)), NotExtended(*at(27), "0.1", (1, 2))],
     ],
 )
 def test_a_lease_may_end(reason: list[Entry]) -> None:
@@ -137,7 +137,7 @@ BROKEN: dict[str, tuple[str, Sequence[Sequence[Entry]]]] = {
         [
             enqueued(),
             claimed(),
-            [Disturbed(*at(2), "0.1", "frozen", 5.0), Extended(*at(11), 1, UNIX + 41), NotExtended(*at(30), "0.1")],
+            [Disturbed(*at(2), "0.1", "frozen", 5.0), Extended(*at(11), 1, UNIX + 41), NotExtended(*at(30), "0.1", (1,))],
             reaped(42),
         ],
     ),
@@ -150,7 +150,15 @@ BROKEN: dict[str, tuple[str, Sequence[Sequence[Entry]]]] = {
     "claimed twice": ("P3", [enqueued(), claimed(), claimed(2, 2)]),
     "a lease that ends without a reason": (
         "P3",
-        [enqueued(), claimed(), [Extended(*at(11), 1, UNIX + 41), NotExtended(*at(30), "0.1")], reaped(42)],
+        [enqueued(), claimed(), [Extended(*at(11), 1, UNIX + 41), NotExtended(*at(30), "0.1", (1,))], reaped(42)],
+    ),
+    "a lease that is given up after two tries": (
+        "P3",
+        [enqueued(), claimed(), [NotExtended(*at(12), "0.1", (1,)), NotExtended(*at(13), "0.1", (1,))], reaped(32)],
+    ),
+    "a lease that is forgotten among others": (
+        "P3",
+        [enqueued(), claimed(), [NotExtended(*at(18.5), "0.1", (2,)), NotExtended(*at(27), "0.1", (2,))], reaped(32)],
     ),
     "a lease that is taken back early": ("P3", [enqueued(), claimed(), [Disturbed(*at(2), "0.1", "killed", 2.0)], reaped(3)]),
     "recorded under another's fence": (

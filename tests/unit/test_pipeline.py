@@ -528,6 +528,25 @@ async def test_a_full_endpoint_waits_for_nobody() -> None:
     assert took < 2 * GATHER_SECONDS  # without it, each four of them would take as long
 
 
+@virtual
+async def test_a_full_endpoint_with_a_rate_is_in_no_hurry() -> None:
+    """Its deliveries in hand wait for their moments: what has been sent is recorded by several, as ever."""
+    store = MemoryStore(lambda: now() + AHEAD)
+    store.add_endpoint("https://example.com/", max_in_flight=8, rate=200.0)
+    events = [store.enqueue("order.created", b"{}") for _ in range(100)]
+    subject, records = pipeline(store, FakeSender()), list[int]()
+    record = store.record
+
+    async def counted(outcomes: Sequence[Outcome], now: float) -> int:
+        records.append(len(outcomes))
+        return await record(outcomes, now)
+
+    store.record = counted  # type: ignore[method-assign]
+    async with at_work(subject):
+        await until(lambda: subject.counts.delivered == len(events))
+    assert len(records) <= len(events) / 3
+
+
 @pytest.mark.fault(40)
 async def test_no_key() -> None:
     """Without a key nothing is sent, least of all unsigned."""

@@ -223,5 +223,5 @@ async def test_progress() -> None:
     async with recording(store) as recorder:
         recorder.add(outcomes(1)[0])
         with anyio.fail_after(5):
-            await recorder.progress_or_timeout(60)
+            await recorder.progress.wait()
         assert 0 == len(recorder)

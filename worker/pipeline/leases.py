@@ -12,8 +12,8 @@ LOOK_EVERY_SECONDS = 1.0
 RENEW_BELOW = 2 / 3
 """A lease is extended when less than this share of it is left."""
 
-TRY_SHARE = 1 / 4
-"""So much of a lease one try may take, and then another is made over a new connection: two hang before the lease runs out."""
+TRY_SECONDS = 7.5
+"""A try may take a quarter of the shortest lease; then another is made, over a new connection: two hang before it runs out."""
 
 
 class Leases:
@@ -36,8 +36,7 @@ class Leases:
             self._claims = [claim for claim in self._claims if claim.open]
             ending = [claim for claim in self._claims if claim.lease_expires - now < claim.lease_seconds * RENEW_BELOW]
             if ending:
-                seconds_max = ending[0].lease_seconds * TRY_SHARE
-                with suppress(StoreError), anyio.move_on_after(seconds_max):
+                with suppress(StoreError), anyio.move_on_after(TRY_SECONDS):
                     kept = await self._store.extend([claim.id for claim in ending])
                     for claim in ending:  # one that was taken back has ended now
                         claim.lease_expires = now + claim.lease_seconds if claim.id in kept else now

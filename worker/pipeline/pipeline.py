@@ -162,11 +162,11 @@ class Pipeline:
                 self._hand.starved()
             rows = self._room()
             if rows < self._limits.ahead_min // 2:
-                await self._recorder.progress_or_timeout(self._limits.poll_seconds)
+                await _wait(self._recorder.progress, self._limits.poll_seconds)
                 continue
-            asked = self._clock()
+            asked, progress = self._clock(), self._recorder.progress
             if asked < self._behind_until:
-                await self._wait(self._behind_until - asked)
+                await _wait(self._stop_requested, self._behind_until - asked)
                 continue
             try:
                 avoid = self._ready.avoid(self._hand.ahead)
@@ -180,7 +180,7 @@ class Pipeline:
             except StoreError as error:
                 self._claim_error = error
                 delays = self._limits.retry_store_seconds
-                await self._wait(delays[min(failures, len(delays) - 1)])
+                await _wait(self._stop_requested, delays[min(failures, len(delays) - 1)])
                 failures += 1
                 continue
             finally:
@@ -188,7 +188,7 @@ class Pipeline:
             self._accept(claimed, asked + claimed.waited_seconds)
             more = claimed.more
             if not more:
-                await self._rest(claimed)
+                await self._rest(claimed, progress)
 
     def _room(self) -> int:
         """How many more to claim. What is planned, parked or being recorded is in nobody's way: the limit of all counts it."""
@@ -218,17 +218,19 @@ class Pipeline:
             else:
                 self._pace(delivery)
 
-    async def _rest(self, claimed: Claimed) -> None:
+    async def _rest(self, claimed: Claimed, progress: anyio.Event) -> None:
         """Wait between two claims, when there was no more just now: for as long as something new needs to be worth one."""
         if self._full:
-            await self._recorder.progress_or_timeout(self._limits.poll_seconds)
+            self._hurry()
+            await _wait(progress, self._limits.poll_seconds)
         else:
             busy = len(claimed.deliveries) >= self._limits.ahead_min
-            await self._wait(self._limits.poll_busy_seconds if busy else self._limits.poll_seconds)
+            await _wait(self._stop_requested, self._limits.poll_busy_seconds if busy else self._limits.poll_seconds)
 
-    async def _wait(self, seconds: float) -> None:
-        with anyio.move_on_after(seconds):
-            await self._stop_requested.wait()
+    def _hurry(self) -> None:
+        """Let outcomes wait for no others, if an endpoint waits for them, and nothing else is in hand."""
+        if self._full and self.in_hand == self.unrecorded:
+            self._recorder.hurry()
 
     # -- pace --------------------------------------------------------------------------------------------------------
 
@@ -280,8 +282,7 @@ class Pipeline:
                 self._at_work -= 1
                 self._hand.ended()
                 self._ready.done(delivery, attempted=attempted)
-                if self._full and not self._at_work and not self._ready.waiting:
-                    self._recorder.hurry()
+                self._hurry()
 
     async def _deliver(self, delivery: Delivery) -> bool:
         """Send it, and hand its outcome on; return whether it was attempted, or given back unsent."""
@@ -368,6 +369,11 @@ class Pipeline:
         await self._stop_requested.wait()
         await anyio.sleep(self._limits.drain_seconds)
         work.cancel()
+
+
+async def _wait(event: anyio.Event, seconds: float) -> None:
+    with anyio.move_on_after(seconds):
+        await event.wait()
 
 
 def _traced(delivery: Delivery) -> tuple[tuple[str, str], ...]:

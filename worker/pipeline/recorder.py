@@ -37,10 +37,11 @@ class Recorder:
         self._store, self._clock, self._retry_seconds = store, clock, retry_seconds
         self._tally = tally
         self._hurried = False
+        self.progress = anyio.Event()
+        """Set, and replaced by another, when a batch has been recorded."""
         self._waiting: list[Outcome] = []
         self._recording: list[Outcome] = []
         self._added = anyio.Event()
-        self._progress = anyio.Event()
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._recording)
@@ -59,12 +60,7 @@ class Recorder:
     async def drained(self) -> None:
         """Wait until everything is recorded."""
         while len(self):
-            await self.progress_or_timeout(1.0)
-
-    async def progress_or_timeout(self, seconds: float) -> None:
-        """Wait until a batch has been recorded, or for so long."""
-        with anyio.move_on_after(seconds):
-            await self._progress.wait()
+            await self.progress.wait()
 
     async def run(self) -> None:
         """Record for ever."""
@@ -82,8 +78,8 @@ class Recorder:
                 self._tally.add(self._recording)
             await self._record(self._recording)
             self._recording = []
-            self._progress.set()
-            self._progress = anyio.Event()
+            self.progress.set()
+            self.progress = anyio.Event()
 
     async def _record(self, batch: list[Outcome]) -> None:
         failures, bare = 0, False
