@@ -6,6 +6,8 @@ from terminal import Terminal, needs_tmux, record, terminal
 
 from worker.store.database import Database
 
+pytestmark = pytest.mark.alone
+
 DELIVERIES = 120
 RETRY = ("deliveries", "retry", "--state", "dead", "--rate", "20")
 DEAD = """

@@ -12,6 +12,8 @@ from terminal import Terminal, needs_tmux, record, terminal
 from worker.cli.app import main
 from worker.store.database import Database
 
+pytestmark = pytest.mark.alone
+
 ENQUEUE = """
 select count(*)
 from webhook.enqueue_many(array_fill('e'::text, array[$1::int]), array_fill('{}'::text, array[$1::int]), $2::text)
