@@ -149,7 +149,7 @@ class Pipeline:
     # -- claim -------------------------------------------------------------------------------------------------------
 
     async def _claim(self, lanes: TaskGroup) -> None:
-        """Keep the lanes supplied. Claims again at once while there is more."""
+        """Keep the lanes supplied. Claims again at once while there is more, else when `_rest` has ended."""
         failures, more = 0, False
         while not self.stopping:
             self.turns += 1
