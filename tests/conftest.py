@@ -14,6 +14,7 @@ from uuid import uuid4
 import anyio
 import pytest
 from hypothesis import HealthCheck, settings
+from stalls import Stalls, watched_for_stalls
 
 from worker.embedded import embedded_postgres
 from worker.store.database import Database, connect
@@ -105,6 +106,13 @@ async def database(dsn: str) -> AsyncIterator[Database]:
     connection = connect(dsn)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+def stalls() -> Iterator[Stalls]:
+    """Yield how long this machine stood still at most, for tests that time others to the tenth of a second."""
+    with watched_for_stalls() as watched:
+        yield watched
 
 
 @pytest.fixture(autouse=True)

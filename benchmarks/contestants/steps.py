@@ -123,8 +123,8 @@ class CannedDatabase:
         }  # fmt: skip
         deliveries = [[n, n % 100, 1, 0, None, n, "application/json", BODY.decode()] for n in range(rows)]
         self._claim = json.dumps(
-            {"claim": 1, "now": 1.0, "waited": 0.0, "lease": 30.0, "more": True, "full": False, "weights": {"": 1.0},
-             "endpoints": {str(n): endpoint for n in range(100)}, "deliveries": deliveries,
+            {"claim": 1, "now": 1.0, "waited": 0.0, "worked": 0.0, "lease": 30.0, "more": True, "full": False,
+             "weights": {"": 1.0}, "endpoints": {str(n): endpoint for n in range(100)}, "deliveries": deliveries,
              "ages": [[0.012345, 0.012345]] * rows, "traces": None}
         )  # fmt: skip
         self._rows = rows

@@ -133,7 +133,7 @@ begin atomic
 end;
 
 -- One batch of due deliveries, leased to one worker, as one JSON document (text):
---   {"claim": id or null, "now": database clock, "waited": seconds spent waiting before that, "lease": seconds,
+--   {"claim": id or null, "now": database clock, "waited": seconds spent before that, "worked": and after it, "lease": seconds,
 --    "more": whether it is worth asking again at once,
 --    "full": whether an endpoint has as many in flight as it may, and more due,
 --    "weights": {tenant: weight}, "endpoints": {id: {version, tenant, url, headers, timeout, retry, keys}},
@@ -228,7 +228,8 @@ begin
     ) as s;
     if fired is null and queued is null then
         return json_build_object(
-            'claim', null, 'now', extract(epoch from started), 'waited', extract(epoch from started - called), 'more', more, 'full', false);
+            'claim', null, 'now', extract(epoch from started), 'waited', extract(epoch from started - called),
+            'worked', extract(epoch from clock_timestamp() - started), 'more', more, 'full', false);
     end if;
     virtual_now := greatest(virtual_now, ahead_turn, 0);
     new_claim := nextval('webhook.claim_id');
@@ -376,6 +377,7 @@ begin
     )
     select json_build_object(
         'claim', new_claim, 'now', extract(epoch from started), 'waited', extract(epoch from started - called), 'lease', extract(epoch from (select length from lease)),
+        'worked', extract(epoch from clock_timestamp() - started),
         'more', more or exists (select from requeued) or exists (select from enqueued as q where q.tenant_no <> all (avoid_nos)),
         'full', exists (select from counted as c where c.in_flight + c.taken >= c.max_in_flight and c.left_rows > 0),
         'weights', (select json_object_agg(h.name, h.weight) from share as h),

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from worker.core.model import Decision, Delivery, Exchange, Outcome
-from worker.pipeline.ports import StoreError
+from worker.pipeline.ports import Claimed, StoreError
 from worker.pipeline.recorder import Recorder
 from worker.store.database import Database, DatabaseError, DatabaseUnavailableError, connect
 from worker.store.postgres import PostgresStore
@@ -184,3 +184,24 @@ async def test_a_read_only_server(dsn: str, database: Database, other: Database,
                 await call
         await other.script([f'alter database "{name}" reset default_transaction_read_only'])
         assert EVENTS == len(await claim(store))
+
+
+@pytest.mark.fault(56)
+async def test_a_claim_that_is_held_up(dsn: str, database: Database, other: Database, driver: Driver) -> None:
+    """It says how long it was at work in the database: how well a worker knows its clock is a matter of the way alone."""
+    await load(database)
+    store = PostgresStore(dsn, "a", connect=driver)
+    claimed: list[Claimed] = []
+
+    async def claim_in_vain() -> None:
+        claimed.append(await store.claim(100, 1 << 20))
+
+    async with other.transaction(), anyio.create_task_group() as group:
+        await other.script(["lock table webhook.inflight in share mode"])
+        group.start_soon(claim_in_vain)
+        await wait(lambda: waiting(database, 1))
+        await anyio.sleep(0.2)
+        await other.script(["commit", "begin"])
+    await store.close()
+    assert EVENTS == len(claimed[0].deliveries)
+    assert claimed[0].worked_seconds >= 0.2

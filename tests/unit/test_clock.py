@@ -10,24 +10,28 @@ pytestmark = pytest.mark.fault(56)
 
 # Multiples of 1/1024 second: sums of these are exact, so that the bounds can be compared without a tolerance.
 ticks = st.integers(0, 4096).map(lambda n: n / 1024)
+briefly = st.integers(0, 16).map(lambda n: n / 1024)
 short = st.integers(0, 24).map(lambda n: n / 1024)
-round_trips = st.lists(st.tuples(ticks, short, short), min_size=1, max_size=40)
+round_trips = st.lists(st.tuples(ticks, short, short, ticks), min_size=1, max_size=40)
 
 
-def observe_all(clock: DatabaseClock, offset: float, start: float, trips: list[tuple[float, float, float]]) -> float:
-    """Feed samples of a database that is `offset` ahead: (pause, way there, way back) each. Return the monotonic time."""
+Trip = tuple[float, float, float, float]
+
+
+def observe_all(clock: DatabaseClock, offset: float, start: float, trips: list[Trip]) -> float:
+    """Feed samples of a database that is `offset` ahead: (pause, way there, way back, work) each. Return the monotonic time."""
     now = start
-    for pause, there, back in trips:
+    for pause, there, back, worked in trips:
         asked = now + pause
         read = asked + there
-        now = read + back
-        clock.observe(asked, read + offset, now)
+        now = read + worked + back
+        clock.observe(asked, read + offset, now, worked)
     return now
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(-(2**31), 2**31), round_trips, ticks)
-def test_bounds_hold_the_truth(offset: int, trips: list[tuple[float, float, float]], moment: float) -> None:
+def test_bounds_hold_the_truth(offset: int, trips: list[Trip], moment: float) -> None:
     """With a steady offset, a database time certainly came by `earliest`, and certainly not before `latest`."""
     clock = DatabaseClock()
     observe_all(clock, offset, 1000.0, trips)
@@ -39,7 +43,7 @@ def test_bounds_hold_the_truth(offset: int, trips: list[tuple[float, float, floa
 
 @settings(deadline=None, max_examples=40)
 @given(round_trips, round_trips, st.integers(10, 10_000), st.sampled_from([-1, 1]))
-def test_step(before: list[tuple[float, float, float]], after: list[tuple[float, float, float]], step: int, sign: int) -> None:
+def test_step(before: list[Trip], after: list[Trip], step: int, sign: int) -> None:
     """A stepped database clock is believed at the next sample."""
     clock = DatabaseClock()
     now = observe_all(clock, 0.0, 0.0, before)
@@ -56,6 +60,21 @@ def test_narrows() -> None:
     clock.observe(30.0, 135.0, 40.0)
     assert (1 / 64, 0.0) == (clock.earliest(100.0), clock.latest(100.0))
     assert abs(clock.unix(100.0) - 200.0) <= 1 / 64
+
+
+def test_long_work_widens_nothing() -> None:
+    """Only what is on the way counts, not how long the database worked: its first claim in a process takes long."""
+    clock = DatabaseClock()
+    clock.observe(10.0, 110.0 + 1 / 64, 20.0 + 1 / 32, 10.0)
+    assert (1 / 64, -1 / 64) == (clock.earliest(100.0), clock.latest(100.0))
+
+
+@given(st.integers(1, 100), briefly, briefly, briefly)
+def test_a_step_while_it_worked(step: int, there: float, back: float, worked: float) -> None:
+    """What the database's clock says in the end is true now."""
+    clock = DatabaseClock()
+    clock.observe(10.0, 10.0 + there, 10.0 + there + worked + back, worked + step)
+    assert clock.latest(100.0 + step) <= 100.0 <= clock.earliest(100.0 + step)
 
 
 def test_far_database() -> None:

@@ -2,7 +2,9 @@
 
 Every round trip that returns the database's time bounds the offset between its clock and our monotonic one (Cristian,
 "Probabilistic clock synchronization", 1989): it was read after we asked and before the answer came. The intersection
-of many such bounds is tighter than any one of them, so a slow round trip does no harm.
+of many such bounds is tighter than any one of them, so a slow round trip does no harm. What the database itself worked
+meanwhile is not on the way, and widens nothing (as in NTP's four timestamps, RFC 5905, section 8): a process' first claim
+is planned for long.
 """
 
 import math
@@ -21,9 +23,14 @@ class DatabaseClock:
     def __init__(self) -> None:
         self._low, self._high, self._since = -math.inf, math.inf, -math.inf
 
-    def observe(self, asked: float, database_now: float, answered: float) -> None:
-        """Take one sample: the monotonic times around a round trip, and the database's time within it."""
-        low, high = database_now - answered, database_now - asked
+    def observe(self, asked: float, database_now: float, answered: float, worked: float = 0.0) -> None:
+        """Take one sample: the monotonic times around a round trip, the database's time within it, and how long it worked then.
+
+        All in seconds. The answer came no earlier than `database_now + worked` by its clock.
+        """
+        low, high = database_now + worked - answered, database_now - asked
+        if low > high:  # its clock stepped meanwhile: what it says in the end is true now
+            high = database_now + worked - asked
         narrowed = max(low, self._low), min(high, self._high)
         if narrowed[0] <= narrowed[1] and answered - self._since < SAMPLES_AGE_MAX_SECONDS:
             self._low, self._high = narrowed

@@ -204,7 +204,7 @@ class Pipeline:
     def _accept(self, claimed: Claimed, asked: float) -> None:
         """Take what a claim brought; it read the database's clock and began its lease after monotonic time `asked`."""
         answered = self._clock()
-        self._database_clock.observe(asked, claimed.database_now, answered)
+        self._database_clock.observe(asked, claimed.database_now, answered, claimed.worked_seconds)
         if self._tally is not None:
             self._tally.claims.add(answered - asked)
         if claimed.claim is not None:

@@ -35,7 +35,7 @@ class OutOfFilesError(NotSentError):
 class Claimed:
     """What a claim brought. `database_now` is the database's Unix time while it ran; `more`: ask again at once.
 
-    `waited_seconds` passed in the store before it read that time.
+    `waited_seconds` passed in the store before it read that time, `worked_seconds` after it, by the same clock.
     """
 
     database_now: float
@@ -45,6 +45,7 @@ class Claimed:
     full: bool = False
     """Whether an endpoint has as many in flight as it may, and more due: it is when some of them have been recorded."""
     waited_seconds: float = 0.0
+    worked_seconds: float = 0.0
     weights: Mapping[str, float] = field(default_factory=dict)
     """Those of the tenants in this claim."""
 

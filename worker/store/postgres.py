@@ -49,7 +49,8 @@ class PostgresStore:
             await self._claims.value(self._sql["claim"], self._worker, rows_max, bytes_max, endpoints, tenants, wait_seconds)
         )
         if document["claim"] is None or not document["deliveries"]:
-            return Claimed(document["now"], more=document["more"], full=document["full"], waited_seconds=document["waited"])
+            more, full, waited, worked = (document[key] for key in ("more", "full", "waited", "worked"))
+            return Claimed(document["now"], more=more, full=full, waited_seconds=waited, worked_seconds=worked)
         claim = Claim(document["claim"], document["lease"], 0.0)
         of = {int(key): self._endpoint(int(key), value) for key, value in document["endpoints"].items()}
         for endpoint in of.values():
@@ -66,7 +67,10 @@ class PostgresStore:
             for (id_, endpoint_id, attempt, attempts_before, send_after, event_id, content_type, payload), (due, created)
             in zip(rows, document["ages"], strict=True)
         ]  # fmt: skip
-        return Claimed(now, claim, deliveries, document["more"], document["full"], document["waited"], document["weights"])
+        return Claimed(
+            now, claim, deliveries,
+            document["more"], document["full"], document["waited"], document["worked"], document["weights"],
+        )  # fmt: skip
 
     async def record(self, outcomes: Sequence[Outcome], now: float) -> int:
         """See `worker.pipeline.ports.Store`."""
