@@ -13,7 +13,7 @@ import anyio
 import psutil
 
 from benchmarks.arrivals import percentile
-from benchmarks.compare.contestants import LANES, PAYLOAD, Command, Contestant, Stage
+from benchmarks.compare.contestant import LANES, PAYLOAD, Command, Contestant, Stage
 from benchmarks.compare.installed import debian
 from benchmarks.compare.nginx import Nginx
 from benchmarks.stage import copy_database, drop_database, on_database

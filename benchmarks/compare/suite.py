@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare.contestants import Contestant, Ours, everybody
+from benchmarks.compare.contestant import Contestant
+from benchmarks.compare.contestants import everybody
 from benchmarks.compare.goals import TARGET, judge
 from benchmarks.compare.installed import BUILT, CannotRunError
 from benchmarks.compare.nginx import nginx
+from benchmarks.compare.plain import Ours
 from benchmarks.compare.play import Figures, ceiling, play
 from benchmarks.report import Report, progress, python_build
 from benchmarks.stage import interpreters
