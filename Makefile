@@ -69,7 +69,7 @@ else
 	test -s .bench/compare.json && cp .bench/compare.json $(COMPARISON) && .bench/bin/python -m benchmarks.compare.publish $(COMPARISON) && exit $$status
 endif
 
-TARGETS := cold-start idle steps sender origins burst fairness fan-out claim-growth producers enqueue-cost rate-audit bulk-retry held-snapshot ticket-sale chaos endurance
+TARGETS := cold-start idle steps sender one-endpoint origins burst fairness fan-out claim-growth producers enqueue-cost rate-audit bulk-retry held-snapshot ticket-sale chaos endurance
 
 targets: install ## every benchmark that has a target of its own, two hours (ARGS=--quick, ARGS='--scale 0.1')
 	@failed=; for name in $(TARGETS); do \

@@ -21,6 +21,7 @@ NAMES = (
     "fan-out",
     "held-snapshot",
     "idle",
+    "one-endpoint",
     "origins",
     "producers",
     "rate-audit",

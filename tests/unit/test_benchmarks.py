@@ -16,6 +16,7 @@ from benchmarks import (
     fan_out,
     held_snapshot,
     idle,
+    one_endpoint,
     origins,
     receiver,
     sender,
@@ -187,6 +188,13 @@ def test_origins_are_judged(cpu_us: float, files: int, rss_mb: float, few_mb: fl
     few = origins.Measured(Cost(10.0, 1.0), (100, 100), (70.0, few_mb))
     many = origins.Measured(Cost(cpu_us, 1.0), (100, files), (50.0, rss_mb))
     assert origins._judge({"CPython": {"few": few, "many": many}}).holds == holds
+
+
+@pytest.mark.parametrize(("one", "holds"), [(30.0, True), (29.9, False)])
+def test_one_endpoint_is_judged(one: float, *, holds: bool) -> None:
+    """On each runtime it gets its share of what many get."""
+    good, judged = one_endpoint.Pair(Cost(9.0, 50.0), Cost(9.0, 100.0)), one_endpoint.Pair(Cost(9.0, one), Cost(9.0, 100.0))
+    assert one_endpoint._judge({"CPython": good, "PyPy": judged}).holds == holds
 
 
 @pytest.mark.parametrize(
