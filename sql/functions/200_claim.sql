@@ -135,7 +135,7 @@ end;
 -- One batch of due deliveries, leased to one worker, as one JSON document (text):
 --   {"claim": id or null, "now": database clock, "waited": seconds spent before that, "worked": and after it, "lease": seconds,
 --    "more": whether it is worth asking again at once,
---    "full": whether an endpoint has as many in flight as it may, and more due,
+--    "full": whether more is due of endpoints that have as many in flight as they may, or all of which somebody is at work on,
 --    "weights": {tenant: weight}, "endpoints": {id: {version, tenant, url, headers, timeout, retry, keys}},
 --    "deliveries": [[delivery id, endpoint id, attempt, attempts before the last manual retry,
 --                    planned send as seconds after "now" or null, event id, content type, payload], …],
@@ -229,7 +229,7 @@ begin
     if fired is null and queued is null then
         return json_build_object(
             'claim', null, 'now', extract(epoch from started), 'waited', extract(epoch from started - called),
-            'worked', extract(epoch from clock_timestamp() - started), 'more', more, 'full', false);
+            'worked', extract(epoch from clock_timestamp() - started), 'more', more, 'full', ids is not null);
     end if;
     virtual_now := greatest(virtual_now, ahead_turn, 0);
     new_claim := nextval('webhook.claim_id');

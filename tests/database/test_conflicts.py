@@ -205,3 +205,18 @@ async def test_a_claim_that_is_held_up(dsn: str, database: Database, other: Data
     await store.close()
     assert EVENTS == len(claimed[0].deliveries)
     assert claimed[0].worked_seconds >= 0.2
+
+
+@pytest.mark.fault(50)
+async def test_a_claim_while_all_are_locked(dsn: str, database: Database, other: Database, driver: Driver) -> None:
+    """It waits for nobody, and says that it is worth asking again when something has been recorded."""
+    await load(database)
+    store = PostgresStore(dsn, "a", connect=driver)
+    assert 2 == len((await store.claim(2, 1 << 20)).deliveries)
+    async with other.transaction():
+        await other.script([SCHED])
+        claimed = await store.claim(100, 1 << 20)
+    assert (None, [], True) == (claimed.claim, claimed.deliveries, claimed.full)
+    claimed = await store.claim(100, 1 << 20)
+    assert (EVENTS - 2, False) == (len(claimed.deliveries), claimed.full)
+    await store.close()

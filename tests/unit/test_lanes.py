@@ -433,7 +433,10 @@ def test_accounts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "KNOWN_MAX", 10)
     subject = Lanes(4, 1.0)
     one = Delivery(CLAIM, 1, replace(ENDPOINT, id=0), 1, 0, None, 1, "", b"")
-    subject.take(subject.account(0, "a"), one, 0.0)
+    account = subject.account(0, "a")
+    ground = subject.may_take(account)
+    assert ground is lanes.TRIAL
+    subject.take(account, ground, one, 0.0)
     accounts = [subject.account(endpoint, str(endpoint)) for endpoint in range(100)]
     assert accounts[0] is subject.account(0, "a")
     assert accounts[50] is not subject.account(50, "b")

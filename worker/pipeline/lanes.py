@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from typing import Literal
 
 from worker.core.model import Delivery
 
@@ -160,7 +161,7 @@ class Lanes:
 
     def has_room(self, ground: Ground, tenant: Tenant) -> bool:
         """Whether a tenant's endpoints may have one more lane on this ground."""
-        weight, room, free = tenant.weight, self.share - self.lent, self.free - self._kept
+        free, weight = self.free - self._kept, tenant.weight
         enough = TIMES_FREE * free * weight
         if ground is MORE:
             return tenant.busy < enough
@@ -173,31 +174,35 @@ class Lanes:
         lanes_part = part * (self.count - self.lent + self.on_trial)
         if tenant.busy_endpoints >= max(enough, lanes_part) or (free <= 0 and tenant.busy >= lanes_part):
             return False
-        return ground is FIRST or (
-            room > 0 and tenant.on_trial < max(min(enough, TIMES_FREE * room * weight), part * (room + self.on_trial))
-        )
+        if ground is FIRST:
+            return True
+        room = self.share - self.lent
+        return room > 0 and tenant.on_trial < max(min(enough, TIMES_FREE * room * weight), part * (room + self.on_trial))
 
-    def holds_too_much(self, account: Account) -> bool:
-        """Whether one of its own lanes has to end before it gets more: it holds much beside what its tenant may still take."""
-        tenant = account.tenant
-        return account.busy >= max(1, TIMES_FREE * (TIMES_FREE * (self.free - self._kept) * tenant.weight - tenant.busy))
+    def most_of_one(self, tenant: Tenant) -> float:
+        """How many lanes it takes for one of its endpoints to hold too much, beside what the tenant may still take.
 
-    def take(self, account: Account, delivery: Delivery, now: float) -> bool:
-        """Give a delivery a free lane, if its endpoint may have one more."""
-        ground = self.ground(account)
-        if ground is None or not self.has_room(ground, account.tenant):
-            return False
-        if ground is MORE and self.holds_too_much(account):
-            return False
+        One of its own lanes has to end then before it gets more.
+        """
+        return max(1, TIMES_FREE * (TIMES_FREE * (self.free - self._kept) * tenant.weight - tenant.busy))
+
+    def may_take(self, account: Account) -> Ground | None:
+        """Say on what ground an endpoint may have one more lane now; None: it may not."""
+        ground, tenant = self.ground(account), account.tenant
+        if ground is None or not self.has_room(ground, tenant):
+            return None
+        return None if ground is MORE and account.busy >= self.most_of_one(tenant) else ground
+
+    def take(self, account: Account, ground: Ground, delivery: Delivery, now: float) -> None:
+        """Give a delivery a free lane, on the ground on which its endpoint may have one more."""
         if ground is FIRST or ground is MORE:
             account.credit -= 1
-            self._hold(account, account.lanes + 1, account.lent, on_trial=account.on_trial)
+            self._hold_own(account, 1)
         else:
             account.may_show = account.may_show and ground is not TRIAL
             self._hold(account, account.lanes + 1, account.lent + 1, on_trial=account.on_trial or ground is TRIAL)
         account.used = True
         self._out[id(delivery)] = now, account
-        return True
 
     def give_back(self, delivery: Delivery, now: float, *, attempted: bool) -> Account:
         """Take a lane back. Its time says something of the endpoint only if the request was `attempted`."""
@@ -208,6 +213,9 @@ class Lanes:
         lanes = account.lanes - 1
         if started is None or now - started >= SLOW_SECONDS:
             self._found_slow(account, lanes)
+        elif attempted and account.standing is PROVEN and not account.lent:  # so none is overdue
+            account.credit, account.may_show = self._credit, True
+            self._hold_own(account, -1)
         elif attempted and not account.overdue:
             if account.standing is not PROVEN:
                 account.standing = PROVEN
@@ -256,6 +264,18 @@ class Lanes:
         tenant.busy_endpoints += (account.busy > 0) - (was_busy > 0)
         if tenant_was_busy != (tenant.busy > 0):
             self._busy_weight += -tenant.weight if tenant_was_busy else tenant.weight
+
+    def _hold_own(self, account: Account, more: Literal[1, -1]) -> None:
+        """Do the same where one lane more or less is neither lent nor on trial: with every delivery, if all is well."""
+        tenant = account.tenant
+        self.free -= more
+        account.lanes += more
+        account.busy += more
+        tenant.busy += more
+        if account.busy == (more > 0):  # it was idle, or is now
+            tenant.busy_endpoints += more
+            if tenant.busy == (more > 0):
+                self._busy_weight += more * tenant.weight
 
     def _forget_one(self) -> None:
         """Close the account that was not used for longest, nearly: each was given a second chance since it was used."""

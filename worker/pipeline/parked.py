@@ -1,6 +1,7 @@
 """Claimed deliveries that may not have a free lane: whose turn it is when they may, and what this worker wants no more of."""
 
 import itertools
+import math
 from collections import OrderedDict, deque
 
 from worker.core.model import Delivery
@@ -96,23 +97,28 @@ class Parked:
             self._lines[ground].setdefault(account.tenant, OrderedDict())[account.endpoint] = account
             account.lined_up = next(self._numbers)
 
-    def first(self) -> Account | None:
-        """Return an endpoint that may have a lane now."""
-        first, trial = self._first_on(FIRST), self._first_on(TRIAL)
+    def first(self) -> tuple[Account, Ground] | None:
+        """Return an endpoint that may have a lane now, and on what ground."""
+        lines = self._lines
+        first = self._first_on(FIRST) if lines[FIRST] else None
+        trial = self._first_on(TRIAL) if lines[TRIAL] else None
         if first is not None and trial is not None:
-            return min(first, trial, key=lambda account: (_share_of_lanes(account.tenant), account.lined_up))
-        return first or trial or self._first_on(MORE) or self._first_on(LENT) or self._first_on(LENT_MORE)
+            return min(first, trial, key=lambda found: (_share_of_lanes(found[0].tenant), found[0].lined_up))
+        if first is not None or trial is not None:
+            return first or trial
+        for ground in (MORE, LENT, LENT_MORE):
+            if lines[ground] and (found := self._first_on(ground)):
+                return found
+        return None
 
-    def _first_on(self, ground: Ground) -> Account | None:
-        waiting = self._lines[ground]
-        if not waiting:
-            return None
-        lanes = self._lanes
+    def _first_on(self, ground: Ground) -> tuple[Account, Ground] | None:
+        waiting, lanes = self._lines[ground], self._lanes
         for tenant in sorted(waiting, key=_HOLDS[ground]) if len(waiting) > 1 else waiting:
             if lanes.has_room(ground, tenant):
+                most = lanes.most_of_one(tenant) if ground is MORE else math.inf
                 for account in waiting[tenant].values():
-                    if ground is not MORE or not lanes.holds_too_much(account):
-                        return account
+                    if account.busy < most:
+                        return account, ground
         return None
 
     def surplus(self, now: float) -> list[Delivery]:
@@ -137,7 +143,7 @@ class Parked:
         return surplus
 
     def avoid(self, now: float, enough: int) -> Avoid:
-        """Return the endpoints of which `enough` waits here, and the tenants of which a quarter of what may wait does."""
+        """Return the endpoints of which `enough` waits here, and the tenants of which a quarter of what may wait does, too."""
         known = self._lanes
         if self.count >= self.most:
             enough = 1
@@ -153,7 +159,7 @@ class Parked:
         for ground in (FIRST, TRIAL):  # even endpoints without a lane wait: more of them would, too
             for tenant, accounts in self._lines[ground].items():
                 tenants[tenant.name] = tenants.get(tenant.name, 0) + sum(len(self._of[endpoint]) for endpoint in accounts)
-        part = max(1, self.most // max(4, 2 * len(tenants)))
+        part = max(1, self.most // max(4, 2 * len(tenants)), enough)
         return Avoid(
             tuple(itertools.islice(endpoints, AVOIDED_MAX)), tuple(name for name, waits in tenants.items() if waits >= part)
         )

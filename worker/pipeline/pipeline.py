@@ -83,7 +83,7 @@ class Pipeline:
         self._hand = Hand(limits, clock)
         self._lanes_to_open = limits.concurrency
         self._full = False
-        """Whether an endpoint waits for what this process has in hand: as many are in flight as it allows."""
+        """Whether an endpoint waits for what this process has in hand to be recorded: see `Claimed.full`."""
         self._at_work = 0
         self._behind_until = -math.inf
         self._said_at = -math.inf

@@ -43,7 +43,8 @@ class Claimed:
     deliveries: list[Delivery] = field(default_factory=list)
     more: bool = False
     full: bool = False
-    """Whether an endpoint has as many in flight as it may, and more due: it is when some of them have been recorded."""
+    """Whether more is due that nobody may claim before something has been recorded: an endpoint has as many in flight as it
+    may, or a record was at work on all of those that have more."""
     waited_seconds: float = 0.0
     worked_seconds: float = 0.0
     weights: Mapping[str, float] = field(default_factory=dict)

@@ -79,26 +79,37 @@ class ReadyQueue:
             now = self._clock()
             if now >= self._lanes.notice_at:
                 self._notice(now)
-            while self._due or self._ready or self._parked.count:
-                if self._parked.count:
-                    self._line_up()
-                if not self._due and self._parked.count and (account := self._parked.first()):
-                    delivery = self._parked.unpark(account)
-                elif self._due or self._ready:
-                    delivery = (self._due or self._ready).popleft()
-                    account = self._account(delivery)
-                else:
-                    break
-                if self._lanes.take(account, delivery, now):
-                    if self._parked.count:
-                        self._parked.line_up(account)
-                        self._wake_lane_for_parked()
-                    return delivery
-                self._parked.park(account, delivery)
-                self._parked.line_up(account)
+            if (delivery := self._next(now)) is not None:
+                return delivery
             if self._closed:
                 return None
             await self._wait_for_one()
+        return None
+
+    def _next(self, now: float) -> Delivery | None:
+        """Give the next delivery that may have a lane its lane. What may not is parked; what comes lines up with that."""
+        lanes, parked = self._lanes, self._parked
+        while self._due or self._ready or parked.count:
+            if parked.count:
+                self._line_up()
+            if self._due or self._ready:
+                delivery = (self._due or self._ready).popleft()
+                account = self._account(delivery)
+                ground = lanes.may_take(account)
+                if ground is None:
+                    parked.park(account, delivery)
+                    continue
+            else:
+                first = parked.first()
+                if first is None:
+                    break
+                account, ground = first
+                delivery = parked.unpark(account)
+            lanes.take(account, ground, delivery, now)
+            if parked.count:
+                parked.line_up(account)
+                self._wake_lane_for_parked()
+            return delivery
         return None
 
     def _is_one_too_many(self) -> bool:
