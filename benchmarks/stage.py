@@ -118,7 +118,7 @@ class CountingReceiver:
 @contextmanager
 def counting_receiver(*options: str) -> Iterator[CountingReceiver]:
     """Run a receiver on all of 127.0.0.0/8, with the tests' certificate for localhost."""
-    command = [sys.executable, "-m", "benchmarks.receiver", "--any", "--tls", str(CERTIFICATES / "good.pem"), *options]
+    command = [sys.executable, "-m", "benchmarks.receiver", "--any", "--tls", str(CERTIFICATES / "chained.pem"), *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as process:
         try:
             yield CountingReceiver(process)

@@ -157,12 +157,14 @@ def test_sender_is_judged(plain: float, tls: float, resumed: float, *, holds: bo
     """Each of its three ratios can fail it, on one runtime alone; one bad round of three does not."""
 
     def one(plain: float, tls: float, resumed: float) -> sender.Round:
-        return sender.Round(Cost(10.0, 1.0), Cost(plain, 1.0), Cost(tls, 1.0), 100.0, resumed)
+        return sender.Round(Cost(10.0, 1.0), Cost(plain, 1.0), Cost(tls, 1.0), (100.0, resumed))
 
     good, judged = one(14.0, 21.0, 75.0), one(plain, tls, resumed)
     textbook = {"CPython": Cost(300.0, 1.0)}
     assert sender._judge({"CPython": [good], "PyPy": [judged]}, textbook).holds == holds
     assert sender._judge({"CPython": [good, judged, good]}, textbook).holds
+    quick = judged._replace(handshakes=None)
+    assert sender._judge({"CPython": [quick]}, textbook).holds == (holds or resumed > 75)
 
 
 @pytest.mark.parametrize(("us", "holds"), [(0.0, True), (0.2, False)])
