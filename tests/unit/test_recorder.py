@@ -10,7 +10,7 @@ import trio.testing
 
 from worker.core.model import Claim, Decision, Delivery, Endpoint, Exchange, Outcome
 from worker.pipeline.ports import NOBODY, Avoid, Claimed, StoreError
-from worker.pipeline.recorder import BATCH_MAX, GATHER_SECONDS, Recorder
+from worker.pipeline.recorder import BATCH_MAX, ENOUGH, GATHER_SECONDS, Recorder
 
 ENDPOINT = Endpoint(1, 1, "", "https://example.com/", (), 15.0, (), ())
 RETRIES = (0.001, 0.002)
@@ -107,6 +107,20 @@ async def test_hurried(anyio_backend_name: str) -> None:
         recorder.add(given[2])
     assert anyio.current_time() >= began + GATHER_SECONDS
     assert [[0, 1], [2]] == store.calls
+
+
+async def test_enough(anyio_backend_name: str) -> None:
+    """So many outcomes make a record at once; one less waits for others."""
+    store = FakeStore()
+    async with recording(store) as recorder:
+        for number, waits in ((ENOUGH, 0.0), (ENOUGH - 1, GATHER_SECONDS)):
+            begun = anyio.current_time()
+            for outcome in outcomes(number):
+                recorder.add(outcome)
+            await recorder.drained()
+            if anyio_backend_name == "trio":  # whose clock is virtual
+                assert pytest.approx(waits) == anyio.current_time() - begun
+    assert [ENOUGH, ENOUGH - 1] == [len(call) for call in store.calls]
 
 
 async def test_drained_when_empty() -> None:
