@@ -18,6 +18,8 @@ class Wire:
     answered: bytes = b""
     cut_after: bytes = b""
     """Whoever sends this gets no answer: when the server gives one, the connection ends. Once."""
+    hang_on: bytes = b""
+    """Whoever sends this is heard by nobody from then on, and learns nothing of it: a half-open connection. Once."""
     _conversations: set[asyncio.Task[None] | None] = field(default_factory=set)
 
     @asynccontextmanager
@@ -50,6 +52,9 @@ class Wire:
             nonlocal last
             while last := await client.read(1 << 20):
                 self.sent += last
+                if self.hang_on and self.hang_on in last:
+                    self.hang_on = b""
+                    await asyncio.Event().wait()
                 there.write(last)
                 await there.drain()
 

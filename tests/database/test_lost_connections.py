@@ -9,6 +9,7 @@ import pytest
 from wire import Wire
 
 from worker.core.model import Decision, Delivery, Exchange, Outcome
+from worker.pipeline.leases import Leases
 from worker.pipeline.ports import StoreError
 from worker.store.database import Database, DatabaseUnavailableError
 from worker.store.postgres import PostgresStore
@@ -191,6 +192,28 @@ async def test_the_answer_to_a_claim_is_lost(dsn: str, database: Database, drive
         assert EVENTS == await store.reap()
         assert [2] * EVENTS == [delivery.attempt for delivery in await claim(store)]
         await store.close()
+
+
+@pytest.mark.fault(43)
+async def test_an_extension_over_a_half_open_connection(
+    dsn: str, database: Database, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is given up, connection and all, and made anew: the lease is extended before it ends."""
+    monkeypatch.setattr("worker.pipeline.leases.TRY_SECONDS", 0.2)
+    monkeypatch.setattr("worker.pipeline.leases.LOOK_EVERY_SECONDS", 0.01)
+    await load(database)
+    async with Wire(dsn).listening() as wire, anyio.create_task_group() as group:
+        store = PostgresStore(wire.dsn, NAME, connect=driver)
+        leases = Leases(store, anyio.current_time)
+        leases.add((await claim(store))[0].claim, anyio.current_time() - 25, EVENTS)
+        await database.value("update webhook.claim_batch set lease_until = clock_timestamp() + interval '5 s' returning 1")
+        wire.hang_on = b"webhook.extend"
+        group.start_soon(leases.keep)
+        await until(database, "select lease_until > clock_timestamp() + interval '20 s' from webhook.claim_batch")
+        assert b"" == wire.hang_on
+        group.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await store.close()
 
 
 async def test_patience_is_the_callers(dsn: str, driver: Driver) -> None:
