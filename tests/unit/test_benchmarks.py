@@ -26,6 +26,7 @@ from benchmarks.__main__ import main
 from benchmarks.arrivals import Arrival, first_arrivals, latencies, percentile
 from benchmarks.compare.goals import judge
 from benchmarks.compare.publish import BEGIN, END, README, table, with_table
+from benchmarks.endurance_judge import Run, judge_run
 from benchmarks.stage import Cost
 from worker.store.postgres import PostgresStore
 
@@ -294,7 +295,7 @@ def test_endurance_is_judged(worse: str, good: float, bad: float) -> None:
 
     def judged(figure: float) -> bool:
         before, after = [{**SAMPLE, worse: 1e6}] * 4 + [SAMPLE] * 8, [{**SAMPLE, worse: figure}] * 4
-        return endurance._judge(endurance.Run(1000.0, before + after, EVENTS, EVENTS, EVENTS, [0, 0])).holds
+        return judge_run(Run(1000.0, before + after, EVENTS, EVENTS, EVENTS, [0, 0])).holds
 
     assert [judged(good), judged(bad)] == [True, False]
 
@@ -306,4 +307,4 @@ def test_endurance_is_judged(worse: str, good: float, bad: float) -> None:
 )
 def test_endurance_counts(arrived: int, different: int, status: int, *, holds: bool) -> None:
     """A loss, a duplicate and a worker that does not end in order each fail it."""
-    assert endurance._judge(endurance.Run(1000.0, [SAMPLE] * 16, EVENTS, arrived, different, [0, status])).holds == holds
+    assert judge_run(Run(1000.0, [SAMPLE] * 16, EVENTS, arrived, different, [0, status])).holds == holds
