@@ -23,6 +23,9 @@ MANY = 100
 DELIVERIES = {"CPython": 30_000, "PyPy": 80_000}
 """With a compiler more have to be seen before it is warm."""
 
+DELIVERIES_MIN = 10_000
+"""Fewer are over before they can be measured."""
+
 WARM_UP = 0.5
 SHARE_MIN = 0.3
 
@@ -40,7 +43,7 @@ def run(*, quick: bool, scale: float) -> Report:
     """Deliver to one, then to many, on each runtime."""
     measured: dict[str, Pair] = {}
     for name, python in interpreters().items():
-        count = round(DELIVERIES[name] * scale / (4 if quick else 1))
+        count = max(DELIVERIES_MIN, round(DELIVERIES[name] * scale / (2 if quick else 1)))
         measured[name] = Pair(_measure(python, 1, count), _measure(python, MANY, count))
         progress(f"{name}: {measured[name]}")
     return _judge(measured)

@@ -209,7 +209,8 @@ async def test_an_extension_over_a_half_open_connection(
         await database.value("update webhook.claim_batch set lease_until = clock_timestamp() + interval '5 s' returning 1")
         wire.hang_on = b"webhook.extend"
         group.start_soon(leases.keep)
-        await until(database, "select lease_until > clock_timestamp() + interval '20 s' from webhook.claim_batch")
+        with anyio.fail_after(4.5):
+            await until(database, "select lease_until > clock_timestamp() + interval '20 s' from webhook.claim_batch")
         assert b"" == wire.hang_on
         group.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.core.clock import SAMPLES_AGE_MAX_SECONDS, DatabaseClock
+from worker.core.clock import SAMPLES_AGE_MAX_SECONDS, WIDTH_MAX_SECONDS, DatabaseClock
 
 pytestmark = pytest.mark.fault(56)
 
@@ -69,12 +69,31 @@ def test_long_work_widens_nothing() -> None:
     assert (1 / 64, -1 / 64) == (clock.earliest(100.0), clock.latest(100.0))
 
 
-@given(st.integers(1, 100), briefly, briefly, briefly)
-def test_a_step_while_it_worked(step: int, there: float, back: float, worked: float) -> None:
-    """What the database's clock says in the end is true now."""
+@given(st.integers(-100, 100).filter(bool), briefly, briefly, briefly, st.booleans())
+def test_a_step_while_it_worked(step: int, there: float, back: float, worked: float, known: bool) -> None:
+    """What the database's clock says in the end is true now, whatever was known before."""
     clock = DatabaseClock()
+    if known:
+        clock.observe(9.0, 9.0, 9.0)
     clock.observe(10.0, 10.0 + there, 10.0 + there + worked + back, worked + step)
     assert clock.latest(100.0 + step) <= 100.0 <= clock.earliest(100.0 + step)
+
+
+def test_a_step_while_it_worked_for_long() -> None:
+    """How long it worked says nothing then: the way back bounds it."""
+    clock = DatabaseClock()
+    clock.observe(10.0, 10.01, 14.0, 3.98 + 100.0)
+    earliest, latest = clock.earliest(200.0), clock.latest(200.0)
+    assert latest <= 100.0 <= earliest <= latest + WIDTH_MAX_SECONDS + 1e-9
+
+
+@pytest.mark.parametrize("speed", [1 + 1e-4, 1 - 1e-4])
+def test_drift_while_it_worked_is_no_step(speed: float) -> None:
+    """A clock that goes a little faster or slower does not make narrow bounds wide."""
+    clock = DatabaseClock()
+    clock.observe(10.0, 10.0002, 10.0004)
+    clock.observe(11.0, 11.0002, 19.0006, 8.0 * speed)
+    assert pytest.approx([100.0, 100.0], abs=0.001) == [clock.earliest(100.0), clock.latest(100.0)]
 
 
 def test_far_database() -> None:

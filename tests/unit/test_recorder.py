@@ -109,18 +109,20 @@ async def test_hurried(anyio_backend_name: str) -> None:
     assert [[0, 1], [2]] == store.calls
 
 
-async def test_enough(anyio_backend_name: str) -> None:
-    """So many outcomes make a record at once; one less waits for others."""
-    store = FakeStore()
+@pytest.mark.parametrize(("number", "waits"), [(ENOUGH, GATHER_SECONDS / 3), (ENOUGH - 1, GATHER_SECONDS)])
+async def test_enough(anyio_backend_name: str, number: int, waits: float) -> None:
+    """So many outcomes make a record at once; with one less, the first waits for others."""
+    store, given = FakeStore(), outcomes(number)
     async with recording(store) as recorder:
-        for number, waits in ((ENOUGH, 0.0), (ENOUGH - 1, GATHER_SECONDS)):
-            begun = anyio.current_time()
-            for outcome in outcomes(number):
-                recorder.add(outcome)
-            await recorder.drained()
-            if anyio_backend_name == "trio":  # whose clock is virtual
-                assert pytest.approx(waits) == anyio.current_time() - begun
-    assert [ENOUGH, ENOUGH - 1] == [len(call) for call in store.calls]
+        begun = anyio.current_time()
+        recorder.add(given[0])
+        await anyio.sleep(GATHER_SECONDS / 3)
+        for outcome in given[1:]:
+            recorder.add(outcome)
+        await recorder.drained()
+        if anyio_backend_name == "trio":  # whose clock is virtual
+            assert pytest.approx(waits) == anyio.current_time() - begun
+    assert [number] == [len(call) for call in store.calls]
 
 
 async def test_drained_when_empty() -> None:

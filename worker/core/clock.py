@@ -10,6 +10,9 @@ is planned for long.
 import math
 
 SAMPLES_AGE_MAX_SECONDS = 60.0
+DRIFT = 1e-3
+"""By so much two clocks may go at different speeds: NTP lets each be 500 ppm fast or slow (RFC 5905, MAXFREQ)."""
+
 WIDTH_MAX_SECONDS = 0.05
 """Wider bounds than this would leave no moment that is certainly on time; then their middle is taken to be right to
 within half of this. A database more than 50 ms away makes rate limits approximate by its asymmetry."""
@@ -29,8 +32,10 @@ class DatabaseClock:
         All in seconds. The answer came no earlier than `database_now + worked` by its clock.
         """
         low, high = database_now + worked - answered, database_now - asked
-        if low > high:  # its clock stepped meanwhile: what it says in the end is true now
-            high = database_now + worked - asked
+        if worked < 0 or low > high + DRIFT * worked:  # its clock was stepped meanwhile: what it said in the end is true now
+            high = low + min(answered - asked, WIDTH_MAX_SECONDS)
+        elif low > high:  # it only runs a little faster than ours
+            low, high = high, low
         narrowed = max(low, self._low), min(high, self._high)
         if narrowed[0] <= narrowed[1] and answered - self._since < SAMPLES_AGE_MAX_SECONDS:
             self._low, self._high = narrowed

@@ -143,7 +143,7 @@ class Parked:
         return surplus
 
     def avoid(self, now: float, enough: int) -> Avoid:
-        """Return the endpoints of which `enough` waits here, and the tenants of which a quarter of what may wait does, too."""
+        """Return the endpoints of which `enough` waits here, and the tenants of which a quarter of what may wait does."""
         known = self._lanes
         if self.count >= self.most:
             enough = 1
@@ -159,7 +159,7 @@ class Parked:
         for ground in (FIRST, TRIAL):  # even endpoints without a lane wait: more of them would, too
             for tenant, accounts in self._lines[ground].items():
                 tenants[tenant.name] = tenants.get(tenant.name, 0) + sum(len(self._of[endpoint]) for endpoint in accounts)
-        part = max(1, self.most // max(4, 2 * len(tenants)), enough)
+        part = max(1, self.most // max(4, 2 * len(tenants)))
         return Avoid(
             tuple(itertools.islice(endpoints, AVOIDED_MAX)), tuple(name for name, waits in tenants.items() if waits >= part)
         )

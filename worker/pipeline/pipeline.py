@@ -19,7 +19,7 @@ from worker.pipeline.failures import FailureLog
 from worker.pipeline.hand import Hand
 from worker.pipeline.leases import Leases
 from worker.pipeline.limits import Counts, Limits
-from worker.pipeline.ports import Claimed, NotSentError, OutOfFilesError, Sender, Store, StoreError
+from worker.pipeline.ports import Avoid, Claimed, NotSentError, OutOfFilesError, Sender, Store, StoreError
 from worker.pipeline.ready import ReadyQueue
 from worker.pipeline.recorder import Recorder
 from worker.pipeline.tally import Tally
@@ -185,10 +185,10 @@ class Pipeline:
                 continue
             finally:
                 self.asks = False
-            self._accept(claimed, asked + claimed.waited_seconds)
+            self._accept(claimed, asked)
             more = claimed.more
             if not more:
-                await self._rest(claimed, progress)
+                await self._rest(claimed, avoid, progress)
 
     def _room(self) -> int:
         """How many more to claim. What is planned, parked or being recorded is in nobody's way: the limit of all counts it."""
@@ -202,8 +202,11 @@ class Pipeline:
         return 0.0 if self._once or self.in_hand or not self.claimed.is_set() else self._limits.idle_wait_seconds
 
     def _accept(self, claimed: Claimed, asked: float) -> None:
-        """Take what a claim brought; it read the database's clock and began its lease after monotonic time `asked`."""
+        """Take what a claim brought that was made at monotonic time `asked`."""
         answered = self._clock()
+        asked = min(
+            asked + max(0.0, claimed.waited_seconds), answered
+        )  # no sooner did its lease begin, by a clock that may step
         self._database_clock.observe(asked, claimed.database_now, answered, claimed.worked_seconds)
         if self._tally is not None:
             self._tally.claims.add(answered - asked)
@@ -218,13 +221,17 @@ class Pipeline:
             else:
                 self._pace(delivery)
 
-    async def _rest(self, claimed: Claimed, progress: anyio.Event) -> None:
-        """Wait between two claims, when there was no more just now: for as long as something new needs to be worth one."""
+    async def _rest(self, claimed: Claimed, avoid: Avoid, progress: anyio.Event) -> None:
+        """Wait between two claims, when there was no more just now: for as long as something new needs to be worth one.
+
+        Or for as long as it takes to be through with much of what waits of a tenant that was left out, if it moves on.
+        """
         if self._full:
             self._hurry()
             await _wait(progress, self._limits.poll_seconds)
         else:
-            busy = len(claimed.deliveries) >= self._limits.ahead_min
+            least = self._limits.ahead_min
+            busy = len(claimed.deliveries) >= least or (bool(avoid.tenants) and self._hand.ahead > least)
             await _wait(self._stop_requested, self._limits.poll_busy_seconds if busy else self._limits.poll_seconds)
 
     def _hurry(self) -> None:

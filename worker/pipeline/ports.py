@@ -43,8 +43,8 @@ class Claimed:
     deliveries: list[Delivery] = field(default_factory=list)
     more: bool = False
     full: bool = False
-    """Whether more is due that nobody may claim before something has been recorded: an endpoint has as many in flight as it
-    may, or a record was at work on all of those that have more."""
+    """Whether more is due that could not be claimed, and may be when something has been recorded: an endpoint has as many in
+    flight as it may, or somebody, mostly a record, had locked all of those that have more."""
     waited_seconds: float = 0.0
     worked_seconds: float = 0.0
     weights: Mapping[str, float] = field(default_factory=dict)
