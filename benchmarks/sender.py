@@ -49,8 +49,9 @@ BARE_DELIVERIES = 60_000
 HANDSHAKES = {"CPython": 500, "PyPy": 3_000}
 """Of each kind, after as many that warm up: a compiler has to see thousands of them."""
 
-QUICK = 0.45
-WARM_UP = 0.6
+QUICK = {"CPython": 0.35, "PyPy": 0.4}
+WARM_UP = {"CPython": 0.25, "PyPy": 0.6}
+"""The part of a run that is not measured."""
 
 
 class Round(NamedTuple):
@@ -71,7 +72,7 @@ def run(*, quick: bool, scale: float) -> Report:
         on_database(dsn, lambda database: _add_endpoints(database, receiver))
         for _ in range(1 if quick else 3):
             for name, python in interpreters().items():
-                one = _round(dsn, name, python, receiver, scale * QUICK if quick else scale)
+                one = _round(dsn, name, python, receiver, scale * QUICK[name] if quick else scale)
                 if not quick:
                     one = one._replace(handshakes=_handshakes(name, python, receiver))
                 rounds.setdefault(name, []).append(one)
@@ -124,7 +125,7 @@ def _row(contestant: str, costs: list[Cost], beside: str, times: float) -> dict[
 def _round(dsn: str, name: str, python: str, receiver: CountingReceiver, scale: float) -> Round:
     bare = _bare(dsn, python, receiver, name, BARE_DELIVERIES if name == "PyPy" else round(BARE_DELIVERIES * min(1.0, scale)))
     plain, tls = _worker(
-        dsn, python, receiver, [max(1, round(count * scale / ENDPOINTS)) * ENDPOINTS for count in DELIVERIES[name]]
+        dsn, name, python, receiver, [max(1, round(count * scale / ENDPOINTS)) * ENDPOINTS for count in DELIVERIES[name]]
     )
     return Round(bare, plain, tls, None)
 
@@ -150,7 +151,7 @@ def _enqueue(dsn: str, event_type: str, deliveries: int) -> None:
     on_database(dsn, work)
 
 
-def _worker(dsn: str, python: str, receiver: CountingReceiver, deliveries: list[int]) -> list[Cost]:
+def _worker(dsn: str, name: str, python: str, receiver: CountingReceiver, deliveries: list[int]) -> list[Cost]:
     """Run one worker, and measure the steady part of each batch of events."""
     with tempfile.TemporaryDirectory() as directory:
         transports = Path(directory) / "transports.toml"
@@ -163,7 +164,7 @@ def _worker(dsn: str, python: str, receiver: CountingReceiver, deliveries: list[
                 for event_type, count in zip(("http", "https"), deliveries, strict=True):
                     before = receiver.count()
                     _enqueue(dsn, event_type, count)
-                    costs.append(steady_cost(worker, receiver, before, count, WARM_UP))
+                    costs.append(steady_cost(worker, receiver, before, count, WARM_UP[name]))
                 return costs
             finally:
                 worker.terminate()
