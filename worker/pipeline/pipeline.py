@@ -204,9 +204,8 @@ class Pipeline:
     def _accept(self, claimed: Claimed, asked: float) -> None:
         """Take what a claim brought that was made at monotonic time `asked`."""
         answered = self._clock()
-        asked = min(
-            asked + max(0.0, claimed.waited_seconds), answered
-        )  # no sooner did its lease begin, by a clock that may step
+        # What it waited is by the database's clock, which may step; its lease began after that, and before the answer.
+        asked = min(asked + max(0.0, claimed.waited_seconds), answered)
         self._database_clock.observe(asked, claimed.database_now, answered, claimed.worked_seconds)
         if self._tally is not None:
             self._tally.claims.add(answered - asked)
